@@ -1,0 +1,1 @@
+"""GPU kernels for the baseline comparison, each beside its plain torch reference."""

@@ -1,0 +1,30 @@
+"""The machine as one frozen, validated object: `AcceleratorConfig`, its number formats and its presets."""
+
+from topsieve_sim.arch.config import (
+    AcceleratorConfig,
+    ArrayConfig,
+    ImportanceConfig,
+    MemoryConfig,
+    ProgressiveConfig,
+    SelectorKind,
+    SoftmaxConfig,
+    TopKConfig,
+)
+from topsieve_sim.arch.formats import NumberFormats
+from topsieve_sim.arch.load import dump_config, json_schema, load_config, preset_names
+
+__all__ = [
+    "AcceleratorConfig",
+    "ArrayConfig",
+    "ImportanceConfig",
+    "MemoryConfig",
+    "NumberFormats",
+    "ProgressiveConfig",
+    "SelectorKind",
+    "SoftmaxConfig",
+    "TopKConfig",
+    "dump_config",
+    "json_schema",
+    "load_config",
+    "preset_names",
+]

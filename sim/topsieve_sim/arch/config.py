@@ -1,0 +1,135 @@
+"""`AcceleratorConfig`: one frozen object that the simulator, the RTL, the energy tables and the emitter share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from topsieve_sim.arch.formats import NumberFormats
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SelectorKind(StrEnum):
+    """Which engine finds the k-th largest score."""
+
+    QUICK = "quick"
+    RADIX = "radix"
+    BITONIC = "bitonic"
+
+
+class ArrayConfig(_Part):
+    """A multiplier array with its operand buffer (the dot-product array or the weighted-sum array)."""
+
+    multipliers: int = Field(ge=1, le=8192, description="multipliers working in parallel")
+    lane_split: int = Field(
+        8, ge=1, le=512, description="head dimensions are padded to a multiple of this many multipliers"
+    )
+
+    def interval_cycles(self, rows: int, head_dim: int) -> int:
+        """Cycles that `rows` rows of `head_dim` elements occupy the multipliers: ceil(rows * padded / multipliers)."""
+        padded = -(-head_dim // self.lane_split) * self.lane_split
+        return max(1, -(-rows * padded // self.multipliers))
+
+
+class SoftmaxConfig(_Part):
+    """Fixed-point softmax: three passes over a row buffer."""
+
+    lanes: int = Field(ge=1, le=128, description="scores per beat; the beat width of every score stream")
+
+
+class TopKConfig(_Part):
+    """One top-k engine; the machine has two of them (local values; tokens and heads)."""
+
+    selector: SelectorKind = SelectorKind.QUICK
+    parallelism: int = Field(ge=1, le=128, description="elements per beat inside the engine (P)")
+    seed: int = Field(0xACE1, ge=1, le=0xFFFF, description="initial state of the pivot LFSR, never 0")
+    radix_bits: int = Field(4, ge=1, le=8, description="bits resolved per histogram pass of the radix selector")
+
+
+class ProgressiveConfig(_Part):
+    """Progressive quantisation: fetch the LSB plane of K when the largest probability is under the threshold."""
+
+    enabled: bool = True
+    threshold: float = Field(0.1, ge=0.0, le=1.0, description="SpAtten section III-D; 0.05 in the GPT-2 trace")
+
+
+class ImportanceConfig(_Part):
+    """Token and head importance accumulators."""
+
+    heads: int = Field(16, ge=1, le=256, description="head accumulators")
+
+
+class MemoryConfig(_Part):
+    """What stands behind the fetchers."""
+
+    model: Literal["ideal"] = Field(
+        "ideal", description="ideal: fixed latency, one beat per cycle and channel, no conflicts"
+    )
+    channels: int = Field(ge=1, le=64)
+    beat_bytes: int = Field(ge=1, le=256, description="bytes per channel and core cycle")
+    latency_cycles: int = Field(ge=1, le=10_000, description="core cycles from request to first beat")
+
+    @property
+    def bytes_per_cycle(self) -> int:
+        """Peak bytes per core cycle over all channels."""
+        return self.channels * self.beat_bytes
+
+
+class AcceleratorConfig(_Part):
+    """The whole machine. Presets are YAML files in `topsieve_sim/arch/presets` that a user can copy.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        on construction; `load_config` turns it into a one-line `InputError`.
+    """
+
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    clock_mhz: float = Field(gt=0, le=10_000)
+    capacity: int = Field(ge=2, le=65_536, description="longest row of keys, in tokens")
+    max_head_dim: int = Field(ge=1, le=512)
+    double_buffer: bool = Field(True, description="row, key and value buffers are doubled (ping-pong)")
+    formats: NumberFormats
+    dot_product: ArrayConfig
+    softmax: SoftmaxConfig
+    topk: TopKConfig
+    weighted_sum: ArrayConfig
+    progressive: ProgressiveConfig
+    importance: ImportanceConfig
+    memory: MemoryConfig
+    fully_connected: bool = Field(
+        False,
+        description="run projections and FFN on the arrays too (SpAtten-e2e); otherwise the host runs them",
+    )
+    technology: str = Field("40nm", pattern=r"^[a-z0-9_]+$", description="name of an energy and area table")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AcceleratorConfig:
+        if self.dot_product.multipliers % self.dot_product.lane_split:
+            raise ValueError(
+                f"dot_product.multipliers must be a multiple of lane_split = {self.dot_product.lane_split}, "
+                f"got {self.dot_product.multipliers}"
+            )
+        if self.weighted_sum.multipliers % self.weighted_sum.lane_split:
+            raise ValueError(
+                f"weighted_sum.multipliers must be a multiple of lane_split = {self.weighted_sum.lane_split}, "
+                f"got {self.weighted_sum.multipliers}"
+            )
+        return self
+
+    @property
+    def digest(self) -> str:
+        """First 16 hex digits of the SHA-256 of the resolved configuration; printed in reports and Verilog."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def microseconds(self, cycles: int) -> float:
+        """Duration of `cycles` core cycles in microseconds."""
+        return cycles / self.clock_mhz

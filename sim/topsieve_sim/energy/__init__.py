@@ -1,0 +1,1 @@
+"""Energy and area tables with their sources."""

@@ -1,0 +1,1 @@
+"""Bit-true integer models of the hardware units, in numpy and numba."""

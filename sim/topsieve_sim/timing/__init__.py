@@ -1,0 +1,1 @@
+"""Beat times of the hardware units by max-plus recurrences, in numba."""

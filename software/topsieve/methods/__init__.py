@@ -1,0 +1,1 @@
+"""The token pruning and merging methods, one a file, and their registry."""
