@@ -1,0 +1,152 @@
+"""The one FIFO: any depth, registered flags, the first word visible one cycle after its write."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from amaranth import Cat, Module, Mux, Shape, Signal
+from amaranth.hdl import ShapeLike
+from amaranth.lib import memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+
+class Storage(StrEnum):
+    """What holds the words."""
+
+    REGISTERS = "registers"
+    LUT_RAM = "lut_ram"
+    BLOCK_RAM = "block_ram"
+
+
+# Below these sizes the cheaper storage wins on every target family.
+_REGISTER_DEPTH = 4
+_LUT_RAM_DEPTH = 64
+
+
+class Fifo(wiring.Component):
+    """First in, first out.
+
+    A beat written in cycle c can leave in cycle c + 1. `i.ready` is low exactly while `depth` beats are inside (a read
+    frees its slot for the next cycle), so two slots give full throughput: `Fifo(shape, 2)` is the skid buffer.
+
+    Parameters
+    ----------
+    payload_shape : shape of a beat.
+    depth : slots, at least 1; any number, not only powers of two.
+    storage : registers, LUT RAM (asynchronous read) or block RAM (synchronous read); by default chosen from the depth.
+    observed : add the ports `observe_index` and `observe_payload`, which read the n-th waiting beat; for proofs only.
+
+    Members
+    -------
+    i : In(stream.Signature(payload_shape))
+    o : Out(stream.Signature(payload_shape))
+    level : Out(range(depth + 1)), beats inside.
+
+    Raises
+    ------
+    ValueError
+        `depth` under 1.
+    """
+
+    def __init__(
+        self, payload_shape: ShapeLike, depth: int, storage: Storage | None = None, *, observed: bool = False
+    ) -> None:
+        if depth < 1:
+            raise ValueError(f"depth must be at least 1, got {depth}")
+        if storage is None:
+            storage = (
+                Storage.REGISTERS
+                if depth <= _REGISTER_DEPTH
+                else Storage.LUT_RAM
+                if depth <= _LUT_RAM_DEPTH
+                else Storage.BLOCK_RAM
+            )
+        self.depth = depth
+        self.storage = Storage(storage)
+        self.observed = observed
+        self._payload_shape = payload_shape
+        members = {
+            "i": In(stream.Signature(payload_shape)),
+            "o": Out(stream.Signature(payload_shape)),
+            "level": Out(range(depth + 1)),
+        }
+        if observed:
+            members["observe_index"] = In(range(depth))
+            members["observe_payload"] = Out(payload_shape)
+        super().__init__(members)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        write = Signal()
+        read = Signal()
+        m.d.comb += [
+            self.i.ready.eq(self.level != self.depth),
+            self.o.valid.eq(self.level != 0),
+            write.eq(self.i.valid & self.i.ready),
+            read.eq(self.o.valid & self.o.ready),
+        ]
+        m.d.sync += self.level.eq(self.level + write - read)
+        if self.storage is Storage.REGISTERS:
+            self._shift_registers(m, write, read)
+        else:
+            self._circular_memory(m, write, read)
+        return m
+
+    def _shift_registers(self, m: Module, write: Signal, read: Signal) -> None:
+        slots = [Signal(self._payload_shape, name=f"slot_{n}") for n in range(self.depth)]
+        target = Signal(range(self.depth + 1))
+        m.d.comb += [target.eq(self.level - read), self.o.payload.eq(slots[0])]
+        for n, slot in enumerate(slots):
+            with m.If(write & (target == n)):
+                m.d.sync += slot.eq(self.i.payload)
+            if n + 1 < self.depth:
+                with m.Elif(read):
+                    m.d.sync += slot.eq(slots[n + 1])
+        if self.observed:
+            with m.Switch(self.observe_index):
+                for n, slot in enumerate(slots):
+                    with m.Case(n):
+                        m.d.comb += self.observe_payload.eq(slot)
+
+    def _circular_memory(self, m: Module, write: Signal, read: Signal) -> None:
+        width = Shape.cast(self._payload_shape).width
+        m.submodules.words = words = memory.Memory(shape=width, depth=self.depth, init=[])
+        head = Signal(range(self.depth))
+        tail = Signal(range(self.depth))
+        after_head = Signal(range(self.depth))
+        after_tail = Signal(range(self.depth))
+        m.d.comb += [
+            after_head.eq(Mux(head == self.depth - 1, 0, head + 1)),
+            after_tail.eq(Mux(tail == self.depth - 1, 0, tail + 1)),
+        ]
+        with m.If(read):
+            m.d.sync += head.eq(after_head)
+        with m.If(write):
+            m.d.sync += tail.eq(after_tail)
+        incoming = Cat(self.i.payload)
+        writer = words.write_port()
+        m.d.comb += [writer.addr.eq(tail), writer.data.eq(incoming), writer.en.eq(write)]
+        outgoing = Cat(self.o.payload)
+        if self.storage is Storage.LUT_RAM:
+            reader = words.read_port(domain="comb")
+            m.d.comb += [reader.addr.eq(head), outgoing.eq(reader.data)]
+        else:
+            # The word written into the slot that is read at the same edge goes round the memory: transparent block
+            # RAM ports are not portable between vendors' tools.
+            reader = words.read_port()
+            bypassed = Signal()
+            bypass = Signal(width)
+            m.d.comb += [
+                reader.addr.eq(Mux(read, after_head, head)),
+                reader.en.eq(1),
+                outgoing.eq(Mux(bypassed, bypass, reader.data)),
+            ]
+            m.d.sync += [bypassed.eq(write & (tail == reader.addr)), bypass.eq(incoming)]
+        if self.observed:
+            observer = words.read_port(domain="comb")
+            place = Signal(range(2 * self.depth))
+            m.d.comb += [
+                place.eq(head + self.observe_index),
+                observer.addr.eq(Mux(place >= self.depth, place - self.depth, place)),
+                Cat(self.observe_payload).eq(observer.data),
+            ]
