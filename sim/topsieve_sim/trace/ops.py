@@ -4,14 +4,20 @@ One dataclass a kind. Counts are of live (not padded) tokens unless the trace sa
 multiply-accumulates; `flops` is what `torch.utils.flop_counter` counts for the same work (two per multiply-accumulate
 of a matrix product, nothing for anything else).
 
+An operation checks itself when it is made: counts are integers of at least one (a few may be zero, see `minimums`) and
+agree with each other, else `InputError` names the kind, the field and the value.
+
 Source: specification `reduction-interface`, section 4.3.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import ClassVar
+
+from topsieve_sim.errors import InputError
 
 
 class TopKScope(StrEnum):
@@ -23,17 +29,56 @@ class TopKScope(StrEnum):
     EDGE = "edge"
 
 
+PLACE_MINIMUMS: Mapping[str, int] = {"layer": -1, "sequence": 0, "step": 0}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Op:
-    """One operation. `layer` is -1 outside the layers; `sequence` is the batch item; `step` the generated token."""
+    """One operation. `layer` is -1 outside the layers; `sequence` is the batch item; `step` the generated token.
+
+    Raises
+    ------
+    InputError
+        a field has the wrong type, is under its minimum or contradicts another.
+    """
 
     kind: ClassVar[str] = ""
     counts_flops: ClassVar[bool] = False
     operand_names: ClassVar[tuple[str, ...]] = ()
+    minimums: ClassVar[Mapping[str, int]] = {}  # integer fields that may be something else than >= 1
 
     layer: int
     sequence: int = 0
     step: int = 0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            name, kind = field.name, field.type
+            value = getattr(self, name)
+            if kind == "int":
+                minimum = PLACE_MINIMUMS.get(name, self.minimums.get(name, 1))
+                if type(value) is not int or value < minimum:
+                    raise self.wrong(name, f"an integer of at least {minimum}")
+            elif kind == "float":
+                if type(value) is not float:
+                    raise self.wrong(name, "a number")
+            elif kind == "bool":
+                if type(value) is not bool:
+                    raise self.wrong(name, "true or false")
+            elif not isinstance(value, str):
+                raise self.wrong(name, "text")
+        self.check()
+
+    def check(self) -> None:
+        """Raise `InputError` where fields contradict each other; kinds with such a rule override it."""
+
+    def wrong(self, name: str, allowed: str) -> InputError:
+        """The error that says field `name` holds a value that is not `allowed`."""
+        return InputError("wrong value", field=f"{self.kind}.{name}", value=getattr(self, name), allowed=allowed)
+
+    def operand_shape(self, name: str) -> tuple[int, ...]:
+        """Shape of the float32 operand `name`."""
+        raise KeyError(name)
 
     @property
     def macs(self) -> int:
@@ -44,6 +89,9 @@ class Op:
     def flops(self) -> int:
         """Floating-point operations as `torch.utils.flop_counter` counts them."""
         return 2 * self.macs if self.counts_flops else 0
+
+
+PROJECTION_ROLES = ("q", "k", "v", "qkv", "o")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +106,16 @@ class Projection(Op):
     outputs: int
     role: str
 
+    def check(self) -> None:
+        if self.role not in PROJECTION_ROLES:
+            raise self.wrong("role", ", ".join(PROJECTION_ROLES))
+
     @property
     def macs(self) -> int:
         return self.tokens * self.inputs * self.outputs
+
+
+UNQUANTISED_BITS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +133,7 @@ class QueryKey(Op):
     kind: ClassVar[str] = "query_key"
     counts_flops: ClassVar[bool] = True
     operand_names: ClassVar[tuple[str, ...]] = ("query", "key", "bias")
+    minimums: ClassVar[Mapping[str, int]] = {"first_head": 0, "key_lsb_bits": 0, "lsb_rows": -1}
 
     heads: int
     kv_heads: int
@@ -91,6 +147,28 @@ class QueryKey(Op):
     threshold: float = 0.0
     lsb_rows: int = 0
     causal: bool = False
+
+    def check(self) -> None:
+        if self.heads % self.kv_heads:
+            raise self.wrong("kv_heads", f"a divisor of heads = {self.heads}")
+        for name in ("query_bits", "key_msb_bits"):
+            if getattr(self, name) > UNQUANTISED_BITS:
+                raise self.wrong(name, f"1 to {UNQUANTISED_BITS}")
+        if self.key_msb_bits + self.key_lsb_bits > UNQUANTISED_BITS:
+            raise self.wrong("key_lsb_bits", f"at most {UNQUANTISED_BITS} bits with the MSB plane")
+        if not 0.0 <= self.threshold <= 1.0:
+            raise self.wrong("threshold", "0 to 1")
+        if self.lsb_rows > self.heads * self.queries:
+            raise self.wrong("lsb_rows", f"at most heads x queries = {self.heads * self.queries}")
+        if self.lsb_rows and not self.key_lsb_bits:
+            raise self.wrong("lsb_rows", "0 where key_lsb_bits is 0")
+
+    def operand_shape(self, name: str) -> tuple[int, ...]:
+        return {
+            "query": (self.heads, self.queries, self.head_dim),
+            "key": (self.kv_heads, self.keys, self.head_dim),
+            "bias": (self.keys,),
+        }[name]
 
     @property
     def macs(self) -> int:
@@ -152,11 +230,21 @@ class TopK(Op):
 
     kind: ClassVar[str] = "topk"
     operand_names: ClassVar[tuple[str, ...]] = ("scores",)
+    minimums: ClassVar[Mapping[str, int]] = {"k": 0}
 
     n: int
     k: int
     scope: TopKScope
     repeats: int = 1
+
+    def check(self) -> None:
+        if self.k > self.n:
+            raise self.wrong("k", f"0 to n = {self.n}")
+        if not isinstance(self.scope, TopKScope):
+            raise self.wrong("scope", ", ".join(TopKScope))
+
+    def operand_shape(self, name: str) -> tuple[int, ...]:
+        return {"scores": (self.repeats, self.n)}[name]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,9 +252,14 @@ class Threshold(Op):
     """Compare `n` scores with a threshold; `kept` of them stay."""
 
     kind: ClassVar[str] = "threshold"
+    minimums: ClassVar[Mapping[str, int]] = {"kept": 0}
 
     n: int
     kept: int
+
+    def check(self) -> None:
+        if self.kept > self.n:
+            raise self.wrong("kept", f"0 to n = {self.n}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +311,10 @@ class GreedyMaxMin(Op):
 
     n: int
     k: int
+
+    def check(self) -> None:
+        if self.k > self.n:
+            raise self.wrong("k", f"1 to n = {self.n}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,6 +382,17 @@ class ProbabilityValue(Op):
     kept: int
     head_dim: int
     value_bits: int = 12
+
+    def check(self) -> None:
+        if self.heads % self.kv_heads:
+            raise self.wrong("kv_heads", f"a divisor of heads = {self.heads}")
+        if self.kept > self.keys:
+            raise self.wrong("kept", f"1 to keys = {self.keys}")
+        if self.value_bits > UNQUANTISED_BITS:
+            raise self.wrong("value_bits", f"1 to {UNQUANTISED_BITS}")
+
+    def operand_shape(self, name: str) -> tuple[int, ...]:
+        return {"value": (self.kv_heads, self.keys, self.head_dim)}[name]
 
     @property
     def macs(self) -> int:
