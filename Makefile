@@ -1,0 +1,50 @@
+# Everything a user or a build server runs. `make help` lists the targets.
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= results/demo
+PYTEST := $(BIN)/python -m pytest
+WORKERS ?= 2
+
+export VENV
+
+.DEFAULT_GOAL := help
+.PHONY: help environment system demo check unit test test-full bench clean distclean constraints
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
+
+environment: ## create .venv with everything that was tested; skipped when it is up to date
+	@scripts/environment.sh
+
+system: ## install iverilog, g++, make and perl with apt where they are missing
+	@scripts/system_packages.sh
+
+demo: environment ## compare six methods on MiniLM and the published SpAtten machine (under a minute)
+	$(BIN)/topsieve compare --model minilm --methods dense,random,spatten,tome,evit,powerbert --keep 0.5 \
+	    --accelerator spatten --out $(OUT)
+
+check: environment ## ruff (lint and format) and mypy (strict)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+unit: environment system ## the tests, without the slow proofs
+	$(PYTEST) -n $(WORKERS) --dist worksteal
+
+test: check unit ## everything that must pass before a change lands
+
+test-full: check system ## test, with the slow proofs
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m "full or not full"
+
+bench: environment ## simulator speed, ratios measured side by side
+	$(BIN)/python -m topsieve_sim.bench
+
+constraints: environment ## write the installed versions to constraints.txt
+	@scripts/freeze.sh
+
+clean: ## remove build products, results and caches, not .venv
+	rm -rf build dist results .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print | xargs rm -rf
+
+distclean: clean ## clean, and .venv too
+	rm -rf $(VENV)

@@ -1,0 +1,43 @@
+"""Accelerator configurations: list the presets, show one with every field resolved, check a file, print the schema."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+HELP = "accelerator presets and files: list, show, check, schema"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions.add_parser("list", help="names of the presets, with their main numbers")
+    show = actions.add_parser("show", help="the fully resolved YAML of a preset or file")
+    check = actions.add_parser("check", help="validate a preset or file; says what is wrong and what is allowed")
+    for action in (show, check):
+        action.add_argument("accelerator", help="a preset's name or a YAML file")
+        action.add_argument(
+            "--set", action="append", default=[], metavar="FIELD=VALUE", help="override, e.g. topk.parallelism=8"
+        )
+    actions.add_parser("schema", help="JSON schema of a configuration file")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from topsieve_sim.arch.load import config_yaml, json_schema, load_config, preset_names
+
+    if arguments.action == "list":
+        for name in preset_names():
+            config = load_config(name)
+            multipliers = config.dot_product.multipliers + config.weighted_sum.multipliers
+            print(
+                f"{name:16} {multipliers} multipliers, {config.clock_mhz:g} MHz, capacity {config.capacity} tokens, "
+                f"{config.memory.channels} memory channels, {config.topk.selector.value} selector"
+            )
+    elif arguments.action == "schema":
+        print(json.dumps(json_schema(), indent=2))
+    else:
+        config = load_config(arguments.accelerator, arguments.set)
+        if arguments.action == "show":
+            print(config_yaml(config), end="")
+        else:
+            print(f"{arguments.accelerator}: valid configuration {config.name}, digest {config.digest}")
+    return 0
