@@ -24,6 +24,11 @@ class Base(StrEnum):
     CURRENT = "current"
 
 
+def exact(number: float | Fraction) -> Fraction:
+    """`number` as the decimal its writer meant: 0.7 is 7/10, so that counts carry no float error."""
+    return number if isinstance(number, Fraction) else Fraction(str(number))
+
+
 def rounded(value: Fraction, rounding: Rounding) -> int:
     """`value` as an integer under `rounding`, without float error."""
     if rounding is Rounding.FLOOR:
@@ -42,7 +47,7 @@ class Budget:
     Parameters
     ----------
     count : tokens to keep.
-    ratio : share of the base to keep, in [0, 1]. Taken as the decimal the user wrote: 0.7 is 7/10.
+    ratio : share of the base to keep, in [0, 1]; a float is taken as the decimal the user wrote, see `exact`.
     remove : tokens to remove from the current ones.
     threshold : scores under it are removed; the count then follows from the data.
     base : what `ratio` refers to.
@@ -54,7 +59,7 @@ class Budget:
     """
 
     count: int | None = None
-    ratio: float | None = None
+    ratio: float | Fraction | None = None
     remove: int | None = None
     threshold: float | None = None
     base: Base = Base.CURRENT
@@ -95,7 +100,7 @@ class Budget:
             wanted = current - self.remove
         else:
             base = initial if self.base is Base.INITIAL else current
-            share = Fraction(str(self.ratio))
+            share = exact(self.ratio or 0)
             if self.ratio_excludes_protected:
                 wanted = protected + rounded(share * max(base - protected, 0), self.rounding)
             else:

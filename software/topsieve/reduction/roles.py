@@ -24,13 +24,13 @@ class Site(StrEnum):
 
     MID_LAYER = "mid_layer"  # after attention, its residual (and LayerNorm in post-LN models), before the FFN
     LAYER = "layer"  # on the output of the layer
-    HEAD = "head"  # on the attention heads of the following layers
+    HEAD = "head"  # on the attention heads of the following layers, see `Context`
 
 
 class Signal(StrEnum):
     """What a scorer may ask the model for; each is computed only if asked.
 
-    Padding never contributes: fully masked query rows are left out of every sum.
+    Padding never contributes: fully masked query rows are left out of every sum. Removed heads hold zeros.
     """
 
     ATTENTION_COLUMN_SUM = "attention_column_sum"  # float [B, H, N]: sums over the live query rows
@@ -86,7 +86,11 @@ class Context:
     initial : int64 [B], live tokens the sequences started with.
     signals : the signals the scorer asked for.
     state : the scorer's own accumulated scores ([B, N] or [B, H]), already reduced like the tokens; None at first.
-    generator : seeded random numbers for random methods.
+    seed : of random methods.
+
+    At `Site.HEAD` the items are heads: N is H, `valid` [B, H] marks the live heads, `positions` are head numbers,
+    `size` is 1 and `initial` is H. Heads do not move: a removed head keeps its place with `valid` False in later
+    layers, so `state` stays [B, H] and is not gathered, and `keep` of the reduction holds head numbers.
     """
 
     shape: ModelShape
@@ -113,7 +117,8 @@ class Selection:
     ----------
     keep : int64 [B, K], kept ids in ascending order; padded rows carry -1 and `valid` False.
     valid : bool [B, K].
-    assign : int64 [B, N], for merging methods: slot in `keep` that each removed token goes to, -1 for none.
+    assign : int64 [B, N], for merging methods: slot in `keep` that each removed token goes to, -1 for none (and for
+        kept tokens).
     scores : float [B, N], what it decided by.
     """
 
@@ -147,8 +152,14 @@ class Selector(Protocol):
         """Choose; ties go to the lowest index, survivors ascend."""
         ...
 
-    def work(self, shape: ModelShape, layer: int, tokens: int, kept: int) -> tuple[Op, ...]:
-        """Hardware operations for one sequence."""
+    def work(
+        self, shape: ModelShape, layer: int, tokens: int, kept: int, budget: Budget | None = None
+    ) -> tuple[Op, ...]:
+        """Hardware operations for one sequence: `kept` of `tokens` live ones were chosen (`Reduction.kept`).
+
+        With the step's `budget`, the tokens it protects are left out of the comparison: the operand of a `TopK` of
+        scope token or head is then `Reduction.scores` of the live, unprotected items in order.
+        """
         ...
 
 
@@ -160,7 +171,7 @@ class Reducer(Protocol):
         ...
 
     def work(self, shape: ModelShape, layer: int, tokens: int, kept: int) -> tuple[Op, ...]:
-        """Hardware operations for one sequence."""
+        """Hardware operations for one sequence: `kept` of `tokens` live ones were chosen (`Reduction.kept`)."""
         ...
 
 
@@ -221,7 +232,7 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class Decision:
-    """One step that was taken, with its result and what it cost."""
+    """One step that was taken, with its result and the live tokens before and after (synthetic slots included)."""
 
     step: Step
     stage: Stage
