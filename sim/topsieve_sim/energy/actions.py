@@ -1,0 +1,161 @@
+"""What the machine's components do, counted, and what each action costs on a given machine.
+
+An action's energy is composed from the primitives of a technology table at the widths of the configuration. The engine
+counts actions; `energy_pj` multiplies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from enum import StrEnum
+
+from topsieve_sim.arch import AcceleratorConfig
+from topsieve_sim.energy.tables import load_technology
+
+
+class Component(StrEnum):
+    """Parts of the machine that energy and area are booked to."""
+
+    DOT_PRODUCT = "dot_product"
+    KEY_BUFFER = "key_buffer"
+    SOFTMAX = "softmax"
+    VALUE_TOPK = "value_topk"
+    WEIGHTED_SUM = "weighted_sum"
+    VALUE_BUFFER = "value_buffer"
+    IMPORTANCE = "importance"
+    CASCADE_TOPK = "cascade_topk"
+    FETCHER = "fetcher"
+    DRAM = "dram"
+
+
+class Action(StrEnum):
+    """Events that cost energy. Memory actions count bits, the others operations."""
+
+    MULTIPLY = "multiply"
+    ADD = "add"
+    SCALE = "scale"
+    COMPARE = "compare"
+    EXPONENTIAL = "exponential"
+    RECIPROCAL = "reciprocal"
+    NORMALISE = "normalise"
+    READ_BIT = "read_bit"
+    WRITE_BIT = "write_bit"
+    TRANSFER_BIT = "transfer_bit"
+    LEAK_CYCLE = "leak_cycle"
+
+
+Key = tuple[Component, Action]
+Counts = Mapping[Key, int]
+
+# Widths that the score scaling and the reciprocal use, stated in `topsieve_sim.arch.formats`.
+SCORE_FACTOR_BITS = 16
+
+
+def memory_bits(config: AcceleratorConfig) -> dict[Component, int]:
+    """On-chip memory of each component in bits.
+
+    Key and value buffers and the softmax's row buffer follow the configuration (doubled with `double_buffer`). A top-k
+    engine holds the original stream and the two partitions, `capacity` elements each (SpAtten, section IV-B). The fetcher
+    has, a channel, 64 addresses of 8 bytes and 64 beats of data (SpAtten, section IV-A).
+    """
+    formats = config.formats
+    copies = 2 if config.double_buffer else 1
+    rows = config.capacity * config.max_head_dim
+    score_entry = formats.score_bits + formats.exponential_bits
+    return {
+        Component.KEY_BUFFER: copies * rows * formats.key_bits,
+        Component.VALUE_BUFFER: copies * rows * formats.value_bits,
+        Component.SOFTMAX: copies * config.capacity * score_entry,
+        Component.VALUE_TOPK: 3 * config.capacity * formats.probability_bits,
+        Component.CASCADE_TOPK: 3 * config.capacity * cascade_score_bits(config),
+        Component.IMPORTANCE: config.capacity * formats.token_importance_bits,
+        Component.FETCHER: config.memory.channels * 64 * (64 + 8 * config.memory.beat_bytes),
+    }
+
+
+def cascade_score_bits(config: AcceleratorConfig) -> int:
+    """Width of the second top-k engine, which serves tokens and heads."""
+    return max(config.formats.token_importance_bits, config.formats.head_importance_bits)
+
+
+def action_energies_pj(config: AcceleratorConfig) -> dict[Key, float]:
+    """Energy of one occurrence of every action, in picojoules.
+
+    Raises
+    ------
+    InputError
+        `config.technology` names no table.
+    """
+    table = load_technology(config.technology)
+    formats = config.formats
+    dot_bits = formats.dot_product_bits(config.max_head_dim)
+    interpolation_bits = formats.score_fraction_bits - formats.exponential_table_bits
+    cascade_bits = cascade_score_bits(config)
+    sram_read, sram_write = table.value("sram", "read", 1), table.value("sram", "write", 1)
+    dram = table.value("dram", "access", 1)
+
+    def multiply(first: int, second: int) -> float:
+        return table.value("multiplier", "multiply", max(first, 1), max(second, 1))
+
+    def add(bits: int) -> float:
+        return table.value("adder", "add", bits)
+
+    def compare(bits: int) -> float:
+        return table.value("comparator", "compare", bits)
+
+    energies = {
+        (Component.DOT_PRODUCT, Action.MULTIPLY): multiply(formats.query_bits, formats.key_bits),
+        (Component.DOT_PRODUCT, Action.ADD): add(dot_bits),
+        (Component.DOT_PRODUCT, Action.SCALE): multiply(dot_bits, SCORE_FACTOR_BITS),
+        (Component.SOFTMAX, Action.COMPARE): compare(formats.score_bits),
+        (Component.SOFTMAX, Action.ADD): add(formats.row_sum_bits(config.capacity)),
+        (Component.SOFTMAX, Action.EXPONENTIAL): multiply(formats.exponential_bits, interpolation_bits)
+        + add(formats.score_bits)
+        + add(formats.exponential_bits),
+        (Component.SOFTMAX, Action.RECIPROCAL): multiply(formats.reciprocal_bits, formats.reciprocal_bits)
+        + add(formats.reciprocal_bits),
+        (Component.SOFTMAX, Action.NORMALISE): multiply(formats.exponential_bits, formats.reciprocal_bits),
+        (Component.VALUE_TOPK, Action.COMPARE): compare(formats.probability_bits),
+        (Component.WEIGHTED_SUM, Action.MULTIPLY): multiply(formats.probability_bits, formats.value_bits),
+        (Component.WEIGHTED_SUM, Action.ADD): add(formats.output_accumulator_bits(config.capacity)),
+        (Component.IMPORTANCE, Action.ADD): add(formats.token_importance_bits),
+        (Component.CASCADE_TOPK, Action.COMPARE): compare(cascade_bits),
+        # A bit enters and leaves the channel's FIFO; wires and crossbar have no row in any table.
+        (Component.FETCHER, Action.TRANSFER_BIT): sram_write + sram_read,
+        (Component.DRAM, Action.READ_BIT): dram,
+        (Component.DRAM, Action.WRITE_BIT): dram,
+    }
+    leak_pj_per_bit_cycle = table.value("sram", "leak", 1) * 1000.0 / config.clock_mhz
+    for component, bits in memory_bits(config).items():
+        if component is not Component.FETCHER:
+            energies[component, Action.READ_BIT] = sram_read
+            energies[component, Action.WRITE_BIT] = sram_write
+        energies[component, Action.LEAK_CYCLE] = leak_pj_per_bit_cycle * bits
+    return energies
+
+
+def energy_pj(counts: Counts, energies: Mapping[Key, float]) -> dict[Component, dict[Action, float]]:
+    """Energy of `counts` in picojoules by component and action; `energies` is from `action_energies_pj`."""
+    result: dict[Component, dict[Action, float]] = {}
+    for component in Component:
+        for action in Action:
+            count = counts.get((component, action), 0)
+            if count:
+                result.setdefault(component, {})[action] = count * energies[component, action]
+    return result
+
+
+def total_pj(energy: Mapping[Component, Mapping[Action, float]]) -> float:
+    """Sum over all components and actions, in picojoules."""
+    return math.fsum(value for actions in energy.values() for value in actions.values())
+
+
+def hbm_energy_pj(bits: int, activations: int, technology: str = "40nm") -> float:
+    """HBM energy where row activations are known: 909 pJ each and 3.48 pJ a bit (O'Connor et al., MICRO 2017).
+
+    The ideal memory has no rows, so `energy_pj` uses the average of 3.92 pJ a bit, which holds the activations of
+    typical traffic.
+    """
+    table = load_technology(technology)
+    return table.value("dram", "activate") * activations + table.value("dram", "transfer", 1) * bits

@@ -1,0 +1,79 @@
+"""Area of the machine by component, from its configuration and a technology table."""
+
+from __future__ import annotations
+
+from topsieve_sim.arch import AcceleratorConfig
+from topsieve_sim.energy.actions import SCORE_FACTOR_BITS, Component, cascade_score_bits, memory_bits
+from topsieve_sim.energy.tables import load_technology
+
+
+def area_um2(config: AcceleratorConfig) -> dict[Component, float]:
+    """Cell and macro area in square micrometres; wires, clock tree, pads and the DRAM itself are not in it.
+
+    Arrays: a multiplier and an adder a multiplier, a score scaler a lane. Softmax: a lane has a comparator, a
+    subtractor, an interpolating exponential, a sum adder and a normalising multiplier; one reciprocal serves all. Top-k:
+    two comparators an element (SpAtten, section IV-B) and, for each of three compactors, log2 levels of registers.
+
+    Raises
+    ------
+    InputError
+        `config.technology` names no table.
+    """
+    table = load_technology(config.technology)
+    formats = config.formats
+
+    def multiplier(first: int, second: int) -> float:
+        return table.value("multiplier", "area", max(first, 1), max(second, 1))
+
+    def adder(bits: int) -> float:
+        return table.value("adder", "area", bits)
+
+    def comparator(bits: int) -> float:
+        return table.value("comparator", "area", bits)
+
+    def registers(bits: int) -> float:
+        return table.value("register", "area", bits)
+
+    def topk(bits: int) -> float:
+        parallelism = config.topk.parallelism
+        levels = max(parallelism - 1, 0).bit_length()
+        return parallelism * 2 * comparator(bits) + 3 * registers(parallelism * levels * bits)
+
+    lanes = config.softmax.lanes
+    dot_bits = formats.dot_product_bits(config.max_head_dim)
+    interpolation_bits = formats.score_fraction_bits - formats.exponential_table_bits
+    logic = {
+        Component.DOT_PRODUCT: config.dot_product.multipliers
+        * (multiplier(formats.query_bits, formats.key_bits) + adder(dot_bits))
+        + lanes * multiplier(dot_bits, SCORE_FACTOR_BITS)
+        + registers(config.max_head_dim * formats.query_bits),
+        Component.KEY_BUFFER: 0.0,
+        Component.SOFTMAX: lanes
+        * (
+            comparator(formats.score_bits)
+            + adder(formats.score_bits)
+            + multiplier(formats.exponential_bits, interpolation_bits)
+            + adder(formats.exponential_bits)
+            + adder(formats.row_sum_bits(config.capacity))
+            + multiplier(formats.exponential_bits, formats.reciprocal_bits)
+        )
+        + multiplier(formats.reciprocal_bits, formats.reciprocal_bits),
+        Component.VALUE_TOPK: topk(formats.probability_bits),
+        Component.WEIGHTED_SUM: config.weighted_sum.multipliers
+        * (
+            multiplier(formats.probability_bits, formats.value_bits)
+            + adder(formats.output_accumulator_bits(config.capacity))
+        )
+        + registers(config.max_head_dim * formats.output_accumulator_bits(config.capacity)),
+        Component.VALUE_BUFFER: 0.0,
+        Component.IMPORTANCE: lanes * adder(formats.token_importance_bits)
+        + adder(formats.head_importance_bits)
+        + registers(config.importance.heads * formats.head_importance_bits),
+        Component.CASCADE_TOPK: topk(cascade_score_bits(config)),
+        Component.FETCHER: 0.0,
+    }
+    memories = memory_bits(config)
+    return {
+        component: value + table.value("sram", "area", memories[component]) if component in memories else value
+        for component, value in logic.items()
+    }
