@@ -122,6 +122,14 @@ class AcceleratorConfig(_Part):
                 f"weighted_sum.multipliers must be a multiple of lane_split = {self.weighted_sum.lane_split}, "
                 f"got {self.weighted_sum.multipliers}"
             )
+        for name, array in (("dot_product", self.dot_product), ("weighted_sum", self.weighted_sum)):
+            segments = array.multipliers // array.lane_split
+            # A segment then serves the same lanes in every cycle, so no crossbar stands before the accumulators.
+            if segments % self.softmax.lanes and self.softmax.lanes % segments:
+                raise ValueError(
+                    f"{name}.multipliers / lane_split must divide softmax.lanes = {self.softmax.lanes} or be a multiple "
+                    f"of it, got {array.multipliers} / {array.lane_split} = {segments}"
+                )
         return self
 
     @property

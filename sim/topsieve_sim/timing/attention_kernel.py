@@ -1,0 +1,426 @@
+"""Event times of one attention group, row by row; the law is written down in `docs/attention-unit.md`.
+
+Rows are taken in the order in which the dot-product array starts them. Every event of a row depends on earlier events
+of the same row and on events of rows started before it, never on a later one, so one sweep is exact.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from topsieve_sim.timing.latencies import AttentionLatencies
+from topsieve_sim.timing.memory import fetch_rows
+from topsieve_sim.timing.pipeline import next_ready
+
+# Units, in the order of the accounting table's rows.
+MEMORY, DOT_PRODUCT, SOFTMAX_FILL, EXPONENTIAL, NORMALISE, TOPK, WEIGHTED_SUM = range(7)
+UNITS = 7
+# Causes, in the order of its columns.
+BUSY, INPUT, MEMORY_WAIT, DOWNSTREAM, DONE = range(5)
+CAUSES = 5
+# Byte kinds.
+KEY_MSB, KEY_LSB, VALUE, QUERY, OUTPUT = range(5)
+BYTE_KINDS = 5
+# Recorded events of a started row, see `docs/attention-unit.md`, section "Events".
+(
+    ROW,
+    SECOND_PASS,
+    PICK,
+    FIRST_PRODUCT,
+    LAST_PRODUCT,
+    FILLED,
+    DECIDED,
+    FIRST_PROBABILITY,
+    LAST_PROBABILITY,
+    SELECTED,
+    FILTERED,
+    LAST_WEIGHTED,
+    LEFT,
+) = range(13)
+EVENTS = 13
+
+NEVER = np.int64(1) << np.int64(62)
+
+
+@njit(cache=True)
+def _account(
+    table: NDArray[np.int64], unit: int, cursor: int, input_at: int, memory_at: int, event: int, busy: int
+) -> int:
+    """Attribute the cycles [cursor, event) to what was missing and [event, event + busy) to work; the new cursor."""
+    first = min(max(input_at, cursor), event)
+    second = min(max(memory_at, first), event)
+    table[unit, INPUT] += first - cursor
+    table[unit, MEMORY_WAIT] += second - first
+    table[unit, DOWNSTREAM] += event - second
+    table[unit, BUSY] += busy
+    return event + busy
+
+
+@njit(cache=True)
+def group_times(
+    machine: AttentionLatencies,
+    product_interval: int,
+    weighted_interval: int,
+    heads: int,
+    queries: int,
+    keys: int,
+    kept: int,
+    head_dim: int,
+    query_bits: int,
+    key_msb_bits: int,
+    key_lsb_bits: int,
+    value_bits: int,
+    output_bits: int,
+    progressive: bool,
+    row_keys: NDArray[np.int64],
+    lsb_flags: NDArray[np.bool_],
+    select_cycles: NDArray[np.int64],
+    memory_ready: NDArray[np.bool_],
+    output_ready: NDArray[np.bool_],
+    table: NDArray[np.int64],
+    size: NDArray[np.int64],
+    events: NDArray[np.int64],
+) -> int:
+    """Cycles of one group that starts in cycle 0; adds to `table` [UNITS, CAUSES] and `size` [BYTE_KINDS].
+
+    `row_keys`, `lsb_flags` and `select_cycles` are per row (head-major). `events` is [0, EVENTS] or has one line for
+    each started row (rows plus rows with an LSB flag).
+    """
+    lanes = machine.lanes
+    banks = machine.banks
+    product_latency = machine.dot_product + product_interval - 1
+    weighted_latency = machine.weighted_sum + weighted_interval - 1
+    rows = heads * queries
+    select = kept < keys
+    # With one query a head, the survivors are known before the value rows are fetched; with more, all are resident.
+    gather = select and queries == 1
+    widest = (keys + lanes - 1) // lanes
+
+    product_ring = np.zeros(machine.dot_product_depth, np.int64)
+    probability_ring = np.zeros(machine.normalise_depth, np.int64)
+    products = 0
+    probabilities = 0
+    score_ring = np.full(banks, -1, np.int64)
+    exponential_ring = np.full(banks, -1, np.int64)
+    survivor_ring = np.full(banks, -1, np.int64)
+    value_ring = np.zeros(banks, np.int64)
+    output_ring = np.full(machine.output_rows, -1, np.int64)
+    finals = 0
+
+    key_arrival = np.zeros((banks, widest), np.int64)
+    lsb_arrival = np.zeros((banks, widest), np.int64)
+    value_arrival = np.zeros((banks, widest), np.int64)
+    head_bank = np.zeros(heads, np.int64)
+    key_picked = np.full(heads, NEVER, np.int64)
+    lsb_fetched = np.zeros(heads, np.bool_)
+    left_in_head = np.full(heads, queries, np.int64)
+
+    again = np.zeros(rows, np.int64)
+    again_at = np.zeros(rows, np.int64)
+    again_head = 0
+    again_tail = 0
+
+    memory_free = 0
+    memory_cursor = 0
+    next_loaded = 0
+    key_row_bits = head_dim * key_msb_bits
+    lsb_row_bits = head_dim * key_lsb_bits
+    value_row_bits = head_dim * value_bits
+    for bank in range(min(banks, heads)):
+        head_bank[bank] = bank
+        key_picked[bank] = memory_free
+        picked = memory_free
+        memory_free, words, amount = fetch_rows(
+            picked, keys, key_row_bits, lanes, machine.memory_bytes_per_cycle, machine.memory_latency,
+            memory_ready, key_arrival[bank],
+        )  # fmt: skip
+        size[KEY_MSB] += amount
+        memory_cursor = _account(
+            table, MEMORY, memory_cursor, picked + 1, memory_free - words, memory_free - words, words
+        )
+        if not gather:
+            picked = memory_free
+            memory_free, words, amount = fetch_rows(
+                picked, keys, value_row_bits, lanes, machine.memory_bytes_per_cycle, machine.memory_latency,
+                memory_ready, value_arrival[bank],
+            )  # fmt: skip
+            size[VALUE] += amount
+            memory_cursor = _account(
+                table, MEMORY, memory_cursor, picked + 1, memory_free - words, memory_free - words, words
+            )
+        next_loaded += 1
+
+    product_free = 0
+    product_cursor = 0
+    fill_last = -1
+    fill_cursor = 0
+    exponential_last = -1
+    exponential_cursor = 0
+    normalise_last = -1
+    normalise_cursor = 0
+    topk_free = 0
+    topk_cursor = 0
+    weighted_last = -weighted_interval
+    weighted_cursor = 0
+    left_last = -1
+    next_row = 0
+    started = 0
+
+    while next_row < rows or again_head < again_tail:
+        # Which row the dot-product array starts next: a repeated row goes before a new one.
+        repeat_at = again_at[again_head] if again_head < again_tail else NEVER
+        fresh_at = key_picked[next_row // queries] + 1 if next_row < rows else NEVER
+        pick = int(max(product_free, min(repeat_at, fresh_at)))
+        second = repeat_at <= pick
+        if second:
+            row = int(again[again_head])
+            again_head += 1
+        else:
+            row = next_row
+            next_row += 1
+        head = row // queries
+        bank = head_bank[head]
+        size_in_keys = int(row_keys[row])
+        count = (size_in_keys + lanes - 1) // lanes
+        slot = started % banks
+        dropped = (not second) and lsb_flags[row]
+        if not second:
+            size[QUERY] += (head_dim * query_bits + 7) // 8
+
+        # Scores: one beat each interval, into the row buffer.
+        earliest = pick + 1
+        first_product = earliest
+        product = earliest
+        for i in range(count):
+            data_at = key_arrival[bank, i] + 1
+            if second:
+                data_at = max(data_at, lsb_arrival[bank, i] + 1)
+            credit_at = earliest
+            if products >= machine.dot_product_depth:
+                credit_at = product_ring[products % machine.dot_product_depth] + 1
+            product = int(max(earliest, max(data_at, credit_at)))
+            if i == 0:
+                first_product = product
+            product_cursor = _account(table, DOT_PRODUCT, product_cursor, earliest, data_at, product, product_interval)
+            earliest = product + product_interval
+            scored = product + product_latency
+            fill = max(scored, fill_last + 1)
+            if i == 0:
+                fill = max(fill, score_ring[slot] + 1)
+            fill_cursor = _account(table, SOFTMAX_FILL, fill_cursor, scored, scored, fill, 1)
+            product_ring[products % machine.dot_product_depth] = fill
+            products += 1
+            fill_last = fill
+        product_free = earliest
+
+        # Exponentials and their sum, then the reciprocal and the decision.
+        filled = fill_last + machine.softmax_fill
+        exponential = max(filled, max(exponential_last, exponential_ring[slot]) + 1)
+        exponential_cursor = _account(table, EXPONENTIAL, exponential_cursor, filled, filled, exponential, count)
+        exponential_last = exponential + count - 1
+        score_ring[slot] = exponential_last
+        decided = exponential_last + machine.exponential + machine.reciprocal
+        released = decided if progressive else product_free
+
+        if dropped:
+            normalise_last = max(decided, normalise_last + 1)
+            normalise_cursor = _account(table, NORMALISE, normalise_cursor, decided, decided, normalise_last, 1)
+            exponential_ring[slot] = normalise_last
+            again[again_tail] = row
+            again_at[again_tail] = decided
+            again_tail += 1
+            if not lsb_fetched[head]:
+                lsb_fetched[head] = True
+                picked = max(memory_free, decided)
+                memory_free, words, amount = fetch_rows(
+                    picked, keys, lsb_row_bits, lanes, machine.memory_bytes_per_cycle, machine.memory_latency,
+                    memory_ready, lsb_arrival[bank],
+                )  # fmt: skip
+                size[KEY_LSB] += amount
+                memory_cursor = _account(
+                    table, MEMORY, memory_cursor, picked + 1, memory_free - words, memory_free - words, words
+                )
+            if events.shape[0] > 0:
+                events[started, :] = -1
+                events[started, ROW] = row
+                events[started, SECOND_PASS] = 0
+                events[started, PICK] = pick
+                events[started, FIRST_PRODUCT] = first_product
+                events[started, LAST_PRODUCT] = product
+                events[started, FILLED] = fill_last
+                events[started, DECIDED] = decided
+            started += 1
+            continue
+
+        left_in_head[head] -= 1
+        head_done = left_in_head[head] == 0
+        final = finals % banks
+
+        selected = -1
+        filtered = -1
+        first_probability = -1
+        last_probability = -1
+        values = (min(kept, size_in_keys) + lanes - 1) // lanes if gather else count
+        if select:
+            # Probabilities into the top-k engine, which holds the whole row.
+            earliest = max(decided, normalise_last + 1)
+            taken_last = topk_free - 1
+            for i in range(count):
+                credit_at = earliest
+                if probabilities >= machine.normalise_depth:
+                    credit_at = probability_ring[probabilities % machine.normalise_depth] + 1
+                normalise_last = max(earliest, credit_at)
+                normalise_cursor = _account(table, NORMALISE, normalise_cursor, earliest, earliest, normalise_last, 1)
+                earliest = normalise_last + 1
+                offered = normalise_last + machine.normalise
+                taken = max(offered, taken_last + 1)
+                topk_cursor = _account(table, TOPK, topk_cursor, offered, offered, taken, 1)
+                probability_ring[probabilities % machine.normalise_depth] = taken
+                probabilities += 1
+                taken_last = taken
+                if i == 0:
+                    first_probability = taken
+            last_probability = taken_last
+            exponential_ring[slot] = normalise_last
+            selected = taken_last + 1 + select_cycles[row]
+            table[TOPK, BUSY] += select_cycles[row]
+            topk_cursor = selected
+            passes = (size_in_keys + machine.topk_lanes - 1) // machine.topk_lanes
+            sifted = max(selected, survivor_ring[final] + 1)
+            topk_cursor = _account(table, TOPK, topk_cursor, selected, selected, sifted, passes)
+            topk_free = sifted + passes
+            filtered = topk_free - 1 + machine.filter
+
+        # The key bank of a finished head takes the next head, then the value rows follow.
+        if head_done and next_loaded < heads:
+            head_bank[next_loaded] = bank
+            picked = max(memory_free, released)
+            key_picked[next_loaded] = picked
+            memory_free, words, amount = fetch_rows(
+                picked, keys, key_row_bits, lanes, machine.memory_bytes_per_cycle, machine.memory_latency,
+                memory_ready, key_arrival[bank],
+            )  # fmt: skip
+            size[KEY_MSB] += amount
+            memory_cursor = _account(
+                table, MEMORY, memory_cursor, picked + 1, memory_free - words, memory_free - words, words
+            )
+        value_bank = bank
+        if gather:
+            value_bank = final
+            asked = max(filtered, value_ring[final])
+            picked = max(memory_free, asked)
+            memory_free, words, amount = fetch_rows(
+                picked, min(kept, size_in_keys), value_row_bits, lanes, machine.memory_bytes_per_cycle,
+                machine.memory_latency, memory_ready, value_arrival[final],
+            )  # fmt: skip
+            size[VALUE] += amount
+            memory_cursor = _account(
+                table, MEMORY, memory_cursor, picked + 1, memory_free - words, memory_free - words, words
+            )
+
+        # Weighted sum: the first beat of a row needs a free output row.
+        output_at = output_ring[finals % machine.output_rows] + 1
+        earliest = max(decided, normalise_last + 1)
+        for i in range(values):
+            if select:
+                offered = filtered
+            else:
+                credit_at = earliest
+                if probabilities >= machine.normalise_depth:
+                    credit_at = probability_ring[probabilities % machine.normalise_depth] + 1
+                normalise_last = max(earliest, credit_at)
+                normalise_cursor = _account(table, NORMALISE, normalise_cursor, earliest, earliest, normalise_last, 1)
+                earliest = normalise_last + 1
+                offered = normalise_last + machine.normalise
+            input_at = max(offered, weighted_last + weighted_interval)
+            data_at = value_arrival[value_bank, i] + 1
+            weighted = max(input_at, data_at)
+            if i == 0:
+                weighted = max(weighted, output_at)
+            weighted_cursor = _account(
+                table, WEIGHTED_SUM, weighted_cursor, input_at, data_at, weighted, weighted_interval
+            )
+            weighted_last = weighted
+            if not select:
+                probability_ring[probabilities % machine.normalise_depth] = weighted
+                probabilities += 1
+                if i == 0:
+                    first_probability = weighted
+        if not select:
+            exponential_ring[slot] = normalise_last
+            last_probability = weighted_last
+        survivor_ring[final] = weighted_last
+        value_ring[final] = weighted_last + weighted_interval
+        left_last = next_ready(output_ready, max(weighted_last + weighted_latency, left_last + 1))
+        output_ring[finals % machine.output_rows] = left_last
+        size[OUTPUT] += (head_dim * output_bits + 7) // 8
+        finals += 1
+
+        if head_done and next_loaded < heads:
+            if not gather:
+                picked = max(memory_free, weighted_last + weighted_interval)
+                memory_free, words, amount = fetch_rows(
+                    picked, keys, value_row_bits, lanes, machine.memory_bytes_per_cycle, machine.memory_latency,
+                    memory_ready, value_arrival[bank],
+                )  # fmt: skip
+                size[VALUE] += amount
+                memory_cursor = _account(
+                    table, MEMORY, memory_cursor, picked + 1, memory_free - words, memory_free - words, words
+                )
+            next_loaded += 1
+
+        if events.shape[0] > 0:
+            events[started, ROW] = row
+            events[started, SECOND_PASS] = second
+            events[started, PICK] = pick
+            events[started, FIRST_PRODUCT] = first_product
+            events[started, LAST_PRODUCT] = product
+            events[started, FILLED] = fill_last
+            events[started, DECIDED] = decided
+            events[started, FIRST_PROBABILITY] = first_probability
+            events[started, LAST_PROBABILITY] = last_probability
+            events[started, SELECTED] = selected
+            events[started, FILTERED] = filtered
+            events[started, LAST_WEIGHTED] = weighted_last
+            events[started, LEFT] = left_last
+        started += 1
+
+    end = left_last + 1
+    table[MEMORY, DONE] += end - memory_cursor
+    table[DOT_PRODUCT, DONE] += end - product_cursor
+    table[SOFTMAX_FILL, DONE] += end - fill_cursor
+    table[EXPONENTIAL, DONE] += end - exponential_cursor
+    table[NORMALISE, DONE] += end - normalise_cursor
+    table[TOPK, DONE] += end - topk_cursor
+    table[WEIGHTED_SUM, DONE] += end - weighted_cursor
+    return end
+
+
+@njit(cache=True)
+def many_group_times(
+    machine: AttentionLatencies,
+    shapes: NDArray[np.int64],
+    row_offset: NDArray[np.int64],
+    row_keys: NDArray[np.int64],
+    lsb_flags: NDArray[np.bool_],
+    select_cycles: NDArray[np.int64],
+    memory_ready: NDArray[np.bool_],
+    output_ready: NDArray[np.bool_],
+    tables: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    events: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """`group_times` of every group, each from its own cycle 0; `shapes` has one line of the scalar arguments each."""
+    groups = shapes.shape[0]
+    cycles = np.zeros(groups, np.int64)
+    for g in range(groups):
+        shape = shapes[g]
+        a, b = row_offset[g], row_offset[g + 1]
+        cycles[g] = group_times(
+            machine, shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], shape[6], shape[7], shape[8],
+            shape[9], shape[10], shape[11], shape[12] != 0, row_keys[a:b], lsb_flags[a:b], select_cycles[a:b],
+            memory_ready, output_ready, tables[g], sizes[g], events,
+        )  # fmt: skip
+    return cycles

@@ -1,0 +1,84 @@
+"""Every fixed latency, FIFO depth and bank count of the attention unit, in one place.
+
+Stepped reference, fast timing and RTL read these and nothing else; `docs/attention-unit.md` derives each formula.
+A latency counts register stages from the cycle of the input handshake to the first cycle in which the result can be
+used; the write into an output FIFO is the last stage.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from topsieve_sim.arch.config import AcceleratorConfig
+
+# Column sums are read, added to and written back: address, RAM output, adder.
+IMPORTANCE_LATENCY_CYCLES = 3
+# Finished output rows the weighted-sum array can hold.
+OUTPUT_ROWS = 2
+
+
+def tree_levels(inputs: int) -> int:
+    """Registered levels of a binary adder or comparator tree over `inputs` operands."""
+    return max(inputs - 1, 0).bit_length()
+
+
+def beats(elements: int, lanes: int) -> int:
+    """Beats that carry `elements` elements, `lanes` a beat."""
+    return -(-elements // lanes)
+
+
+class AttentionLatencies(NamedTuple):
+    """Cycles and depths of one configuration; a tuple of integers so that compiled code can take it whole.
+
+    `dot_product` and `weighted_sum` are for an interval of one cycle; a longer interval adds `interval - 1` cycles,
+    because the result is complete with the last of the words.
+    """
+
+    lanes: int
+    banks: int
+    dot_product: int
+    dot_product_depth: int
+    softmax_fill: int
+    exponential: int
+    reciprocal: int
+    normalise: int
+    normalise_depth: int
+    topk_lanes: int
+    filter: int
+    weighted_sum: int
+    output_rows: int
+    memory_latency: int
+    memory_bytes_per_cycle: int
+
+
+def attention_latencies(config: AcceleratorConfig) -> AttentionLatencies:
+    """The latencies of `config`, in cycles."""
+    lanes = config.softmax.lanes
+    scored = config.dot_product.multipliers // config.dot_product.lane_split
+    weighted = config.weighted_sum.multipliers // config.weighted_sum.lane_split
+    # Key word read, product, tree inside a segment, tree over a lane's segments, accumulator, score factor, rounding.
+    dot_product = 1 + 1 + tree_levels(config.dot_product.lane_split) + tree_levels(max(scored // lanes, 1)) + 1 + 1 + 1
+    # Row buffer read, product with the reciprocal's mantissa, shift and rounding.
+    normalise = 1 + 1 + 1
+    return AttentionLatencies(
+        lanes=lanes,
+        banks=2 if config.double_buffer else 1,
+        dot_product=dot_product,
+        dot_product_depth=dot_product + 2,
+        # Comparator tree over the lanes, running maximum.
+        softmax_fill=tree_levels(lanes) + 1,
+        # Row buffer read, subtraction, table read, interpolation product, rounding; adder tree, running sum.
+        exponential=5 + tree_levels(lanes) + 1,
+        # Leading-one search, normalising shift, table read, interpolation product, rounding and threshold comparison.
+        reciprocal=5,
+        normalise=normalise,
+        normalise_depth=normalise + 2,
+        topk_lanes=config.topk.parallelism,
+        # Comparison, compaction, packing, survivor buffer read.
+        filter=3 + tree_levels(config.topk.parallelism),
+        # Value word read, product, tree over the rows of a word, accumulator, rounding.
+        weighted_sum=1 + 1 + tree_levels(min(lanes, weighted)) + 1 + 1,
+        output_rows=OUTPUT_ROWS,
+        memory_latency=config.memory.latency_cycles,
+        memory_bytes_per_cycle=config.memory.bytes_per_cycle,
+    )
