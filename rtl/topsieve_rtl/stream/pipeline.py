@@ -61,7 +61,7 @@ class CreditPipeline(wiring.Component):
         self.datapath = datapath
         self.depth = depth
         self.interval = interval
-        self.fifo = Fifo(datapath.output_shape, depth, storage)
+        self.storage = storage
         super().__init__(
             {
                 "i": In(stream.Signature(datapath.input_shape)),
@@ -77,7 +77,7 @@ class CreditPipeline(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.datapath = datapath = self.datapath
-        m.submodules.fifo = fifo = self.fifo
+        m.submodules.fifo = fifo = Fifo(self.datapath.output_shape, self.depth, self.storage)
 
         admitted = Signal()
         left = Signal()
