@@ -1,0 +1,160 @@
+"""The plots of a comparison, in one style: colours that colour-blind readers tell apart, the same bytes every time.
+
+Nothing here knows about models or machines: the arguments are plain numbers and names. matplotlib is loaded by the
+functions, never by the import.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from topsieve_sim.files import written_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito, "Color Universal Design" (2008): eight colours that all common forms of colour vision separate.
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo", "--")
+GONE = "#E8E8E8"
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "figure.dpi": 120,
+    "savefig.dpi": 120,
+}
+MAX_WORDS = 64
+
+
+def plot_fidelity_against_cycles(
+    cycles: Mapping[str, int], fidelity: Mapping[str, float], path: str | Path, machine: str
+) -> None:
+    """Scatter of the cosine to the full model's embedding over the cycles on `machine`, one labelled point a method.
+
+    Parameters
+    ----------
+    cycles, fidelity : by method name, same keys.
+    path : of the PNG.
+
+    Raises
+    ------
+    InputError
+        the file cannot be written.
+    """
+    figure, axes = _figure(6.4, 4.2)
+    for index, name in enumerate(cycles):
+        x, y = cycles[name], fidelity[name]
+        axes.plot(x, y, MARKERS[index % len(MARKERS)], color=PALETTE[index % len(PALETTE)], markersize=8)
+        axes.annotate(name, (x, y), xytext=(6, 5), textcoords="offset points")
+    axes.margins(0.15)
+    axes.set_xlabel(f"cycles on {machine}")
+    axes.set_ylabel("cosine to the full model's embedding")
+    axes.set_title("Fidelity against cycles: up and left is better")
+    _write(figure, path)
+
+
+def plot_survival(words: Sequence[str], alive: Sequence[Sequence[bool]], path: str | Path, method: str) -> None:
+    """Heat map of which tokens of one text enter each layer, written on the tokens themselves.
+
+    Parameters
+    ----------
+    words : the tokens of the text.
+    alive : for each layer and token, whether it entered the layer's attention.
+    path : of the PNG. Of a text longer than `MAX_WORDS` the first `MAX_WORDS` tokens are shown, and the title says so.
+    """
+    shown = min(len(words), MAX_WORDS)
+    layers = len(alive)
+    figure, axes = _figure(max(4.0, 0.19 * shown + 1.2), 0.24 * layers + 1.8)
+    from matplotlib.colors import ListedColormap
+
+    cells = [[1 if row[column] else 0 for column in range(shown)] for row in alive]
+    axes.imshow(cells, cmap=ListedColormap([GONE, PALETTE[0]]), vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    axes.set_xticks(range(shown), [_printable(word) for word in words[:shown]], rotation=90, fontsize=7)
+    axes.set_yticks(range(layers), [str(layer) for layer in range(layers)])
+    axes.set_ylabel("layer entered")
+    axes.grid(visible=False)
+    axes.set_xticks([column - 0.5 for column in range(1, shown)], minor=True)
+    axes.set_yticks([row - 0.5 for row in range(1, layers)], minor=True)
+    axes.grid(which="minor", color="white", linewidth=0.8)
+    axes.tick_params(which="minor", length=0)
+    part = f" (first {shown} of {len(words)} tokens)" if shown < len(words) else ""
+    axes.set_title(f"{method}: tokens alive in each layer{part}")
+    _write(figure, path)
+
+
+def plot_energy(energy_pj: Mapping[str, Mapping[str, float]], path: str | Path, machine: str) -> None:
+    """Stacked bars of the energy by component, one bar a method.
+
+    Parameters
+    ----------
+    energy_pj : by method, then by component, in picojoules.
+    path : of the PNG.
+    """
+    components = sorted({component for parts in energy_pj.values() for component in parts})
+    figure, axes = _figure(6.4, 0.42 * len(energy_pj) + 1.9)
+    names = list(energy_pj)
+    left = [0.0] * len(names)
+    for index, component in enumerate(components):
+        microjoules = [energy_pj[name].get(component, 0.0) / 1e6 for name in names]
+        if not any(microjoules):
+            continue
+        axes.barh(
+            names,
+            microjoules,
+            left=left,
+            label=component.replace("_", " "),
+            color=PALETTE[index % len(PALETTE)],
+            hatch=HATCHES[(index // len(PALETTE)) % len(HATCHES)],
+            edgecolor="white",
+            linewidth=0.5,
+        )
+        left = [start + width for start, width in zip(left, microjoules, strict=True)]
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel(f"energy on {machine} (µJ)")
+    axes.set_title("Energy by component")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
+    _write(figure, path)
+
+
+def _figure(width_inches: float, height_inches: float) -> tuple[Figure, Axes]:
+    # A figure with its own canvas instead of pyplot: no display, no global list of open figures.
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width_inches, height_inches))
+        FigureCanvasAgg(figure)
+        return figure, figure.add_subplot()
+
+
+def _write(figure: Figure, path: str | Path) -> None:
+    import matplotlib
+
+    drawn = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        # Without the version of matplotlib in the file, equal plots are equal bytes.
+        figure.savefig(drawn, format="png", bbox_inches="tight", metadata={"Software": None})
+    with written_whole(path, "wb") as stream:
+        stream.write(drawn.getvalue())
+
+
+def _printable(word: str) -> str:
+    """`word` as matplotlib can draw it: no mathematics, and a box for what the font does not hold."""
+    from matplotlib.font_manager import findfont, get_font
+
+    font = get_font(findfont(STYLE["font.family"]))
+    drawable = "".join(character if font.get_char_index(ord(character)) else "\u25a1" for character in word)
+    return drawable.replace("$", r"\$")
