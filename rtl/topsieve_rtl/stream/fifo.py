@@ -42,6 +42,10 @@ class Fifo(wiring.Component):
     o : Out(stream.Signature(payload_shape))
     level : Out(range(depth + 1)), beats inside.
 
+    Attributes
+    ----------
+    head, tail : addresses of the next read and the next write in a memory; for proofs.
+
     Raises
     ------
     ValueError
@@ -65,6 +69,8 @@ class Fifo(wiring.Component):
         self.storage = Storage(storage)
         self.observed = observed
         self._payload_shape = payload_shape
+        self.head = Signal(range(depth))
+        self.tail = Signal(range(depth))
         members = {
             "i": In(stream.Signature(payload_shape)),
             "o": Out(stream.Signature(payload_shape)),
@@ -111,8 +117,7 @@ class Fifo(wiring.Component):
     def _circular_memory(self, m: Module, write: Signal, read: Signal) -> None:
         width = Shape.cast(self._payload_shape).width
         m.submodules.words = words = memory.Memory(shape=width, depth=self.depth, init=[])
-        head = Signal(range(self.depth))
-        tail = Signal(range(self.depth))
+        head, tail = self.head, self.tail
         after_head = Signal(range(self.depth))
         after_tail = Signal(range(self.depth))
         m.d.comb += [

@@ -53,6 +53,11 @@ class CreditPipeline(wiring.Component):
     -------
     i : In(stream.Signature(datapath.input_shape))
     o : Out(stream.Signature(datapath.output_shape))
+
+    Attributes
+    ----------
+    credits_used, in_flight, finished, waiting : state for proofs and counters: credits taken, one bit per stage that
+        holds a beat, a beat is written into the FIFO, beats in the FIFO.
     """
 
     def __init__(self, datapath: Datapath, depth: int, interval: int = 1, storage: Storage | None = None) -> None:
@@ -62,6 +67,10 @@ class CreditPipeline(wiring.Component):
         self.depth = depth
         self.interval = interval
         self.storage = storage
+        self.credits_used = Signal(range(depth + 1))
+        self.in_flight = Signal(datapath.stages)
+        self.finished = Signal()
+        self.waiting = Signal(range(depth + 1))
         super().__init__(
             {
                 "i": In(stream.Signature(datapath.input_shape)),
@@ -88,25 +97,25 @@ class CreditPipeline(wiring.Component):
             datapath.i.eq(self.i.payload),
         ]
 
-        credits_used = Signal(range(self.depth + 1))
-        m.d.sync += credits_used.eq(credits_used + admitted - left)
-        free = credits_used != self.depth
+        m.d.sync += self.credits_used.eq(self.credits_used + admitted - left)
+        free = self.credits_used != self.depth
         if self.interval > 1:
             busy = Signal(range(self.interval))
             m.d.sync += busy.eq(Mux(admitted, self.interval - 1, Mux(busy == 0, 0, busy - 1)))
             free = free & (busy == 0)
         m.d.comb += self.i.ready.eq(free)
 
-        # A one in bit s: the beat admitted s + 1 cycles ago.
-        flags = Signal(max(self.datapath.stages, 1))
-        finished = admitted
         if self.datapath.stages:
-            m.d.sync += flags.eq((flags << 1) | admitted)
-            finished = flags[-1]
+            # Bit s: the beat admitted s + 1 cycles ago.
+            m.d.sync += self.in_flight.eq((self.in_flight << 1) | admitted)
+            m.d.comb += self.finished.eq(self.in_flight[-1])
+        else:
+            m.d.comb += self.finished.eq(admitted)
         # A credit is a FIFO slot, so `fifo.i.ready` is high whenever a beat arrives.
         m.d.comb += [
-            fifo.i.valid.eq(finished),
+            fifo.i.valid.eq(self.finished),
             fifo.i.payload.eq(datapath.o),
+            self.waiting.eq(fifo.level),
             self.o.valid.eq(fifo.o.valid),
             self.o.payload.eq(fifo.o.payload),
             fifo.o.ready.eq(self.o.ready),
