@@ -1,0 +1,139 @@
+"""Finds methods by name and builds them from text.
+
+Other packages add methods through the entry-point group `topsieve.methods`, whose values are `module:Class`. Nothing
+here loads torch before a method is built.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import typing
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from topsieve.methods.parameters import MethodInfo, parse_value, read_info, spell_value
+from topsieve_sim.errors import InputError
+
+if TYPE_CHECKING:
+    from topsieve.reduction.roles import Method
+
+ENTRY_POINT_GROUP = "topsieve.methods"
+
+BUILT_IN = {
+    "dense": "topsieve.methods.dense:Dense",
+    "random": "topsieve.methods.random:Random",
+    "uniform": "topsieve.methods.uniform:Uniform",
+    "pooling": "topsieve.methods.pooling:Pooling",
+    "spatten": "topsieve.methods.spatten:SpAtten",
+    "powerbert": "topsieve.methods.powerbert:PowerBert",
+    "ltp": "topsieve.methods.ltp:Ltp",
+    "evit": "topsieve.methods.evit:EViT",
+    "tome": "topsieve.methods.tome:ToMe",
+}
+
+
+def targets() -> dict[str, str]:
+    """Name to `module:Class`: the built-in methods in order, then those of other packages, sorted.
+
+    Raises
+    ------
+    InputError
+        two packages give a method the same name.
+    """
+    found = dict(BUILT_IN)
+    for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: (point.name, point.value)):
+        if found.get(point.name, point.value) != point.value:
+            raise InputError(
+                "two methods have this name", source=ENTRY_POINT_GROUP, field=point.name, value=point.value
+            )
+        found[point.name] = point.value
+    return found
+
+
+def method_names() -> tuple[str, ...]:
+    """Names of all methods."""
+    return tuple(targets())
+
+
+def describe(name: str) -> MethodInfo:
+    """Summary and parameters of the method `name`, without loading it."""
+    return read_info(name, _target(name))
+
+
+def method_class(name: str) -> type[Any]:
+    """The class of the method `name`; loads torch.
+
+    Raises
+    ------
+    InputError
+        there is no such method, or its module cannot be loaded.
+    """
+    target = _target(name)
+    module, _, class_name = target.partition(":")
+    try:
+        found: type[Any] = getattr(importlib.import_module(module), class_name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"cannot be loaded: {error}", source=f"method {name}", value=target) from error
+    return found
+
+
+def build(text: str, *, keep: float | None = None) -> Method:
+    """The method that `text` names.
+
+    Parameters
+    ----------
+    text : `name` or `name:parameter=value,parameter=value`; lists are written 30/20/10.
+    keep : share of the tokens to keep, where `text` does not say.
+
+    Raises
+    ------
+    InputError
+        unknown method or parameter, or a value that is not allowed.
+    """
+    name, _, settings = text.partition(":")
+    name = name.strip()
+    cls = method_class(name)
+    hints = typing.get_type_hints(cls)
+    allowed = tuple(field.name for field in dataclasses.fields(cls) if field.init)
+    source = f"method {name}"
+    values: dict[str, Any] = {}
+    for setting in filter(None, (part.strip() for part in settings.split(","))):
+        parameter, equals, value = (part.strip() for part in setting.partition("="))
+        if not equals:
+            raise InputError("wrong setting", source=source, value=setting, allowed="parameter=value")
+        if parameter not in allowed:
+            raise InputError("unknown parameter", source=source, value=parameter, allowed=_listed(allowed))
+        if parameter in values:
+            raise InputError("given twice", source=source, field=parameter, value=value, allowed="once")
+        try:
+            values[parameter] = parse_value(hints[parameter], value)
+        except ValueError as error:
+            raise InputError("wrong value", source=source, field=parameter, value=value, allowed=str(error)) from error
+    if keep is not None and "keep" not in values:
+        if "keep" not in allowed:
+            raise InputError("unknown parameter", source=source, value="keep", allowed=_listed(allowed))
+        values["keep"] = keep
+    built: Method = cls(**values)
+    return built
+
+
+def spell(method: Method) -> str:
+    """`method` as the text that `build` turns back into it: its name and what differs from the defaults."""
+    settings = [
+        f"{field.name}={spell_value(getattr(method, field.name))}"
+        for field in dataclasses.fields(typing.cast(Any, method))
+        if getattr(method, field.name) != field.default
+    ]
+    return method.name + (":" + ",".join(settings) if settings else "")
+
+
+def _target(name: str) -> str:
+    found = targets()
+    if name not in found:
+        raise InputError("unknown method", field="method", value=name, allowed=", ".join(found))
+    return found[name]
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names) or "none, this method takes no parameters"

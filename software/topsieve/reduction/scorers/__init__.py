@@ -1,0 +1,19 @@
+"""Scorers: how much each token or head matters."""
+
+from topsieve.reduction.scorers.class_attention import ClassAttention
+from topsieve.reduction.scorers.cumulative_attention import CumulativeAttention
+from topsieve.reduction.scorers.equal import Equal
+from topsieve.reduction.scorers.head_magnitude import HeadMagnitude
+from topsieve.reduction.scorers.mean_attention import MeanAttention
+from topsieve.reduction.scorers.random_score import RandomScore
+from topsieve.reduction.scorers.significance import Significance
+
+__all__ = [
+    "ClassAttention",
+    "CumulativeAttention",
+    "Equal",
+    "HeadMagnitude",
+    "MeanAttention",
+    "RandomScore",
+    "Significance",
+]
