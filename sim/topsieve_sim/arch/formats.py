@@ -64,6 +64,11 @@ class NumberFormats(BaseModel):
                 f"reciprocal_table_bits must be below reciprocal_bits = {self.reciprocal_bits}, "
                 f"got {self.reciprocal_table_bits}"
             )
+        if self.probability_bits > self.exponential_bits + self.reciprocal_bits - 3:
+            raise ValueError(
+                f"probability_bits must be at most exponential_bits + reciprocal_bits - 3 = "
+                f"{self.exponential_bits + self.reciprocal_bits - 3}, got {self.probability_bits}"
+            )
         return self
 
     @property

@@ -56,8 +56,8 @@ def attention_latencies(config: AcceleratorConfig) -> AttentionLatencies:
     lanes = config.softmax.lanes
     scored = config.dot_product.multipliers // config.dot_product.lane_split
     weighted = config.weighted_sum.multipliers // config.weighted_sum.lane_split
-    # Key word read, product, tree inside a segment, tree over a lane's segments, accumulator, score factor, rounding.
-    dot_product = 1 + 1 + tree_levels(config.dot_product.lane_split) + tree_levels(max(scored // lanes, 1)) + 1 + 1 + 1
+    # Key word read, product, trees in a segment and over a lane's segments, accumulator, score factor, rounding, bias.
+    dot_product = 1 + 1 + tree_levels(config.dot_product.lane_split) + tree_levels(max(scored // lanes, 1)) + 4
     # Row buffer read, product with the reciprocal's mantissa, shift and rounding.
     normalise = 1 + 1 + 1
     return AttentionLatencies(
