@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from topsieve.reduction.roles import AttentionPolicy, Decision, ModelShape, Signal
@@ -19,12 +20,14 @@ class LayerRecord:
     attention_tokens : int64 [B], live tokens that entered attention; attention_padded : the tensor's length.
     ffn_tokens : int64 [B], live tokens that entered the FFN; ffn_padded : the tensor's length.
     heads : bool [B, H], heads that were live in this layer's attention.
-    positions : int64 [B, N], original positions of the tokens that entered, -1 for padding.
+    positions : int64 [B, N], original positions of the tokens that entered, -1 for padding and merged tokens.
     policy : what the method changed inside attention.
     signals : what the method's scorers tapped in this layer.
     decisions : the steps taken in this layer, in order.
+    decided_among : bool [B, N] a decision (heads: [B, H]), the live tokens or heads it chose among.
     lsb_rows : int64 [B, H], query rows that were recomputed with LSBs; None without progressive quantisation.
-    query, key, value : float [B, H, N, d] as they entered attention, when operands were asked for; else None.
+    valid : bool [B, N], size : float [B, N], query : float [B, H, N, d], key, value : float [B, KV, N, d] as they
+        entered attention, when operands were asked for; else None.
     """
 
     layer: int
@@ -37,7 +40,10 @@ class LayerRecord:
     policy: AttentionPolicy
     signals: frozenset[Signal]
     decisions: tuple[Decision, ...]
+    decided_among: tuple[Tensor, ...]
     lsb_rows: Tensor | None = None
+    valid: Tensor | None = None
+    size: Tensor | None = None
     query: Tensor | None = None
     key: Tensor | None = None
     value: Tensor | None = None
@@ -45,8 +51,44 @@ class LayerRecord:
 
 @dataclass(frozen=True)
 class Record:
-    """One forward pass: the model's shape, the method as text, and its layers in order."""
+    """One forward pass: the model's shape, the method as text that `topsieve.methods.build` reads, and its layers in order."""
 
     shape: ModelShape
     method: str
     layers: tuple[LayerRecord, ...]
+
+    @property
+    def sequences(self) -> int:
+        """Sequences in the batch."""
+        return int(self.layers[0].attention_tokens.numel())
+
+
+def dense_record(shape: ModelShape, tokens: Tensor, padded: int | None = None) -> Record:
+    """The record of the unreduced model, without running it.
+
+    Parameters
+    ----------
+    shape : of the model.
+    tokens : int64 [B], live tokens of each sequence.
+    padded : length of the padded batch; the longest sequence where absent.
+    """
+    length = int(tokens.max()) if padded is None else padded
+    place = torch.arange(length).expand(len(tokens), length)
+    positions = place.masked_fill(place >= tokens.unsqueeze(1).cpu(), -1)
+    layers = tuple(
+        LayerRecord(
+            layer=layer,
+            attention_tokens=tokens,
+            attention_padded=length,
+            ffn_tokens=tokens,
+            ffn_padded=length,
+            heads=torch.ones((len(tokens), shape.heads), dtype=torch.bool),
+            positions=positions,
+            policy=AttentionPolicy(),
+            signals=frozenset(),
+            decisions=(),
+            decided_among=(),
+        )
+        for layer in range(shape.layers)
+    )
+    return Record(shape, "dense", layers)

@@ -1,0 +1,253 @@
+"""`lower`: from what happened in a forward pass to the operations the hardware runs.
+
+Source: specification `reduction-interface`, section 4.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from topsieve.models.attention import kept_values
+from topsieve.record import LayerRecord, Record, dense_record
+from topsieve.reduction.ordering import live_rank
+from topsieve.reduction.roles import BitPlan, Decision, ModelShape, Signal, Site
+from topsieve_sim.errors import InputError
+from topsieve_sim.trace import Op, TopKScope, Trace
+from topsieve_sim.trace.ops import (
+    UNQUANTISED_BITS,
+    ColumnSum,
+    FeedForward,
+    HeadSum,
+    ProbabilityValue,
+    Projection,
+    QueryKey,
+    RowPick,
+    Softmax,
+    TopK,
+)
+
+UNQUANTISED = BitPlan(UNQUANTISED_BITS, UNQUANTISED_BITS, 0, UNQUANTISED_BITS, 0.0)
+
+COLUMN_SIGNALS = frozenset({Signal.ATTENTION_COLUMN_SUM, Signal.ATTENTION_DIAGONAL})
+
+
+class Mode(StrEnum):
+    """Which tokens a trace counts."""
+
+    LIVE = "live"  # what the accelerator runs: live tokens, live heads, kept value rows
+    PADDED = "padded"  # what the tensors of the forward pass held: padding, and everything that was computed and masked
+
+
+def lower(
+    record: Record, *, operands: bool = False, mode: Mode | str = Mode.LIVE, bits: BitPlan | None = None
+) -> Trace:
+    """The operations of `record`, sequence by sequence and layer by layer.
+
+    A layer is: projection qkv, the attention group (query_key, softmax, the taps that the scorers read, the local value
+    top-k, probability_value), projection o, the decisions between attention and FFN, feed_forward, the decisions after
+    the layer. A scorer that reads the diagonal taps the column sums.
+
+    In the padded mode every sequence has the length of its tensor, all heads work and every value row is read, because
+    that is how the forward pass emulates the method. Its FLOPs equal what `torch.utils.flop_counter` counts over the
+    model's layers, exactly, under eager attention; with progressive quantisation the counter sees one more query_key a
+    layer, because the emulation computes the scores of both planes for all rows.
+
+    Parameters
+    ----------
+    record : of a forward pass.
+    operands : attach queries, keys, values, size biases and decision scores; needs a record that kept them.
+    mode : see `Mode`.
+    bits : widths of queries, keys and values where the method does not say; without it they are unquantised, 32 bits.
+
+    Raises
+    ------
+    InputError
+        operands are asked for in the padded mode, or of a record that did not keep them.
+    """
+    mode = Mode(mode)
+    if operands and mode is Mode.PADDED:
+        raise InputError("operands are of live tokens only", field="mode", value=str(mode), allowed=str(Mode.LIVE))
+    if operands and any(layer.query is None for layer in record.layers):
+        raise InputError("the record kept no operands", field="operands", allowed="reduce(..., operands=True)")
+    sink = _Sink(operands, bits)
+    for sequence in range(record.sequences):
+        for layer in record.layers:
+            _lower_layer(sink, record.shape, layer, sequence, mode is Mode.LIVE)
+    notes = ("padded: every token and head of the tensors, all value rows",) if mode is Mode.PADDED else ()
+    return Trace(
+        tuple(sink.ops),
+        sink.operands,
+        model=record.shape.name,
+        method=record.method,
+        layers=record.shape.layers,
+        heads=record.shape.heads,
+        notes=notes,
+    )
+
+
+def describe(record: Record) -> str:
+    """Tokens of each layer and FLOPs of `record` beside those of the unreduced model, as text."""
+    lines = [f"{record.method} on {record.shape.name}, {record.sequences} sequences", "layer  tokens  to FFN  heads"]
+    for layer in record.layers:
+        means = [float(x.double().mean()) for x in (layer.attention_tokens, layer.ffn_tokens, layer.heads.sum(-1))]
+        lines.append(f"{layer.layer:5d}  {means[0]:6.1f}  {means[1]:6.1f}  {means[2]:5.1f}")
+    flops = lower(record).flops
+    dense = lower(dense_record(record.shape, record.layers[0].attention_tokens)).flops
+    lines.append(f"{flops / 1e9:.3f} of {dense / 1e9:.3f} GFLOP ({flops / dense:.1%})")
+    return "\n".join(lines)
+
+
+@dataclass
+class _Sink:
+    """Operations and operands as they come."""
+
+    keep_operands: bool
+    bits: BitPlan | None
+    ops: list[Op] = field(default_factory=list)
+    operands: dict[tuple[int, str], NDArray[np.float32]] = field(default_factory=dict)
+
+    def add(self, op: Op, **operands: Tensor | None) -> None:
+        for name, tensor in operands.items():
+            if self.keep_operands and tensor is not None:
+                array = tensor.detach().cpu().to(torch.float32).numpy()
+                self.operands[len(self.ops), name] = np.ascontiguousarray(array)
+        self.ops.append(op)
+
+
+def _lower_layer(sink: _Sink, shape: ModelShape, layer: LayerRecord, sequence: int, live: bool) -> None:
+    tokens = int(layer.attention_tokens[sequence]) if live else layer.attention_padded
+    heads = int(layer.heads[sequence].sum()) if live else shape.heads
+    kv_heads = shape.kv_heads if heads == shape.heads else heads
+    place = {"layer": layer.layer, "sequence": sequence}
+    columns = (heads + 2 * kv_heads) * shape.head_dim
+    sink.add(Projection(**place, tokens=tokens, inputs=shape.width, outputs=columns, role="qkv"))
+    _lower_attention(sink, shape, layer, sequence, (tokens, heads, kv_heads), live)
+    sink.add(Projection(**place, tokens=tokens, inputs=heads * shape.head_dim, outputs=shape.width, role="o"))
+    before = [index for index, decision in enumerate(layer.decisions) if decision.step.site is not Site.LAYER]
+    after = [index for index, decision in enumerate(layer.decisions) if decision.step.site is Site.LAYER]
+    _lower_decisions(sink, shape, layer, before, sequence, live)
+    ffn_tokens = int(layer.ffn_tokens[sequence]) if live else layer.ffn_padded
+    sink.add(FeedForward(**place, tokens=ffn_tokens, width=shape.width, hidden=shape.ffn_width, gated=shape.gated_ffn))
+    _lower_decisions(sink, shape, layer, after, sequence, live)
+
+
+def _lower_attention(
+    sink: _Sink, shape: ModelShape, layer: LayerRecord, sequence: int, counts: tuple[int, int, int], live: bool
+) -> None:
+    tokens, heads, kv_heads = counts
+    place = {"layer": layer.layer, "sequence": sequence}
+    bits = layer.policy.bits or sink.bits or UNQUANTISED
+    kept = kept_values(tokens, layer.policy.value_keep) if live and layer.policy.value_keep < 1 else tokens
+    operands = _attention_operands(layer, sequence) if sink.keep_operands else {}
+    lsb_rows = _lsb_rows(layer, bits, sequence) if live else 0
+    sink.add(
+        QueryKey(
+            layer=layer.layer,
+            sequence=sequence,
+            heads=heads,
+            kv_heads=kv_heads,
+            queries=tokens,
+            keys=tokens,
+            head_dim=shape.head_dim,
+            query_bits=bits.query_bits,
+            key_msb_bits=bits.key_msb_bits,
+            key_lsb_bits=bits.key_lsb_bits,
+            threshold=bits.threshold,
+            lsb_rows=lsb_rows,
+        ),
+        query=operands.get("query"),
+        key=operands.get("key"),
+        bias=operands.get("bias"),
+    )
+    sink.add(Softmax(**place, heads=heads, rows=tokens, cols=tokens, size_bias=layer.policy.size_bias))
+    if layer.signals & COLUMN_SIGNALS:
+        sink.add(ColumnSum(**place, heads=heads, rows=tokens, cols=tokens))
+    if Signal.ATTENTION_CLS_ROW in layer.signals:
+        sink.add(RowPick(**place, heads=heads, rows=1, cols=tokens))
+    if Signal.HEAD_ABSOLUTE_SUM in layer.signals:
+        sink.add(HeadSum(**place, heads=heads, rows=tokens, head_dim=shape.head_dim))
+    if kept < tokens:
+        sink.add(TopK(**place, n=tokens, k=kept, scope=TopKScope.VALUE, repeats=heads * tokens))
+    sink.add(
+        ProbabilityValue(
+            layer=layer.layer,
+            sequence=sequence,
+            heads=heads,
+            kv_heads=kv_heads,
+            queries=tokens,
+            keys=tokens,
+            kept=kept,
+            head_dim=shape.head_dim,
+            value_bits=bits.value_bits,
+        ),
+        value=operands.get("value"),
+    )
+
+
+def _lsb_rows(layer: LayerRecord, bits: BitPlan, sequence: int) -> int:
+    """Rows that were recomputed; -1 (the data decides) where the forward pass did not run the planes of `bits`."""
+    if layer.lsb_rows is not None:
+        return int(layer.lsb_rows[sequence].sum())
+    return -1 if bits.key_lsb_bits else 0
+
+
+def _attention_operands(layer: LayerRecord, sequence: int) -> dict[str, Tensor]:
+    """Query, key and value of the live heads and tokens, float [heads, tokens, d], and the size bias, float [tokens]."""
+    assert layer.query is not None
+    assert layer.key is not None
+    assert layer.value is not None
+    assert layer.valid is not None
+    assert layer.size is not None
+    valid, heads = layer.valid[sequence], layer.heads[sequence]
+    # A key head serves the query heads of its group; heads are only ever dropped where each has its own.
+    key_heads = heads if layer.key.shape[1] == heads.numel() else torch.ones_like(heads[: layer.key.shape[1]])
+    operands = {
+        "query": layer.query[sequence][heads][:, valid],
+        "key": layer.key[sequence][key_heads][:, valid],
+        "value": layer.value[sequence][key_heads][:, valid],
+    }
+    if layer.policy.size_bias:
+        operands["bias"] = layer.size[sequence][valid].log()
+    return operands
+
+
+def _lower_decisions(
+    sink: _Sink, shape: ModelShape, layer: LayerRecord, chosen: Sequence[int], sequence: int, live: bool
+) -> None:
+    for index in chosen:
+        decision = layer.decisions[index]
+        scores = _scores(decision, layer.decided_among[index], sequence) if sink.keep_operands else None
+        for op in _decision_ops(decision, shape, sequence, live):
+            selects = isinstance(op, TopK) and op.scope in (TopKScope.TOKEN, TopKScope.HEAD)
+            sink.add(replace(op, sequence=sequence), **({"scores": scores} if selects else {}))
+
+
+def _decision_ops(decision: Decision, shape: ModelShape, sequence: int, live: bool) -> Iterator[Op]:
+    """The work of the scorer, the selector and the reducer."""
+    step, stage = decision.step, decision.stage
+    taken = decision.reduction.kept
+    if live:
+        tokens, kept = int(decision.tokens_in[sequence]), int(taken[sequence])
+    else:
+        # The tensors are as long as the longest sequence, and work is done where any sequence loses tokens.
+        tokens = int(decision.tokens_in.max())
+        kept = tokens - int((decision.tokens_in - taken).max())
+    yield from stage.scorer.work(shape, step.layer, tokens)
+    yield from stage.selector.work(shape, step.layer, tokens, kept, step.budget)
+    yield from stage.reducer.work(shape, step.layer, tokens, kept)
+
+
+def _scores(decision: Decision, among: Tensor, sequence: int) -> Tensor:
+    """float [1, n]: the scores that a top-k compared, those of the live and unprotected tokens or heads in order."""
+    budget = decision.step.budget
+    live = among[sequence]
+    rank = live_rank(live)
+    free = live & (rank >= budget.protect_first) & (rank < live.sum() - budget.protect_last)
+    return decision.reduction.scores[sequence][free].unsqueeze(0)

@@ -1,0 +1,160 @@
+"""Attention with what reductions need: signals, live heads, local value pruning, size bias, quantised operands.
+
+The probabilities are computed for blocks of queries, so that no tensor of queries x keys for the whole sequence exists.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+
+from topsieve.models.quantise import quantise_operands
+from topsieve.reduction.roles import AttentionPolicy, Signal
+
+QUERY_BLOCK = 256
+
+ROW_SIGNALS = frozenset({Signal.ATTENTION_COLUMN_SUM, Signal.ATTENTION_DIAGONAL, Signal.ATTENTION_CLS_ROW})
+
+
+@dataclass(frozen=True)
+class Attended:
+    """`output` float [B, N, H, d]; the signals asked for; `lsb_rows` int64 [B, H] where keys are progressive."""
+
+    output: Tensor
+    signals: Mapping[Signal, Tensor]
+    lsb_rows: Tensor | None = None
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    valid: Tensor,
+    heads: Tensor,
+    size: Tensor,
+    scaling: float,
+    policy: AttentionPolicy,
+    needs: frozenset[Signal],
+    dropout: float = 0.0,
+) -> Attended:
+    """Bidirectional attention over the live tokens.
+
+    Parameters
+    ----------
+    query : float [B, H, N, d]; key, value : float [B, KV, N, d] with KV a divisor of H.
+    valid : bool [B, N], live tokens. Rows of the others attend like the rest, and no signal sees them.
+    heads : bool [B, H], live heads; the others put out zeros and no signal sees them.
+    size : float [B, N], input tokens that each token stands for.
+    scaling : factor of the scores.
+    policy : value pruning, size bias, bits.
+    needs : signals to collect, of those that come from attention.
+    dropout : probability, applied to the probabilities after the signals.
+    """
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    signals: dict[Signal, Tensor] = {Signal.KEY: key} if Signal.KEY in needs else {}
+    first_pass = key
+    if policy.bits is not None:
+        operands = quantise_operands(query, key, value, valid, policy.bits)
+        query, key, first_pass, value = operands.query, operands.key, operands.key_msb, operands.value
+    bias = _key_bias(valid, size if policy.size_bias else None, query.dtype)
+    counts = _value_counts(valid, policy.value_keep)
+    live = heads[:, :, None] & valid[:, None, :]
+    progressive = policy.bits is not None and policy.bits.key_lsb_bits > 0
+    lsb_rows = torch.zeros_like(heads, dtype=torch.int64) if progressive else None
+    tap = _Tap(needs, valid, live, query.dtype)
+    outputs = []
+    for start in range(0, query.shape[2], QUERY_BLOCK):
+        rows = slice(start, start + QUERY_BLOCK)
+        block = query[:, :, rows]
+        probability = _probability(block, first_pass, scaling, bias)
+        if policy.bits is not None and lsb_rows is not None:
+            again = probability.amax(-1) < policy.bits.threshold
+            lsb_rows += (again & live[:, :, rows]).sum(-1)
+            probability = torch.where(again.unsqueeze(-1), _probability(block, key, scaling, bias), probability)
+        tap.add(probability, start)
+        if counts is not None:
+            probability = probability * largest(probability, counts)
+        probability = nn.functional.dropout(probability, p=dropout, training=dropout > 0)
+        outputs.append(torch.matmul(probability, value))
+    output = torch.cat(outputs, dim=2) * heads[:, :, None, None]
+    signals |= tap.signals
+    if Signal.HEAD_ABSOLUTE_SUM in needs:
+        signals[Signal.HEAD_ABSOLUTE_SUM] = tap.head_sum(output)
+    return Attended(output.transpose(1, 2).contiguous(), signals, lsb_rows)
+
+
+def _probability(query: Tensor, key: Tensor, scaling: float, bias: Tensor) -> Tensor:
+    scores = torch.matmul(query, key.transpose(2, 3)) * scaling + bias
+    wide = torch.promote_types(scores.dtype, torch.float32)
+    return nn.functional.softmax(scores, dim=-1, dtype=wide).to(query.dtype)
+
+
+def _key_bias(valid: Tensor, size: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """float [B, 1, 1, N]: log(size) of live keys, the lowest number for the others."""
+    bias = torch.zeros(valid.shape, dtype=dtype, device=valid.device)
+    if size is not None:
+        bias = torch.where(valid, size, torch.ones_like(size)).log().to(dtype)
+    return bias.masked_fill(~valid, torch.finfo(dtype).min)[:, None, None, :]
+
+
+def _value_counts(valid: Tensor, share: float) -> Tensor | None:
+    """int64 [B]: value rows that each query keeps, floor(live keys x share) and at least 1; None where it keeps all."""
+    if share >= 1.0:
+        return None
+    return torch.tensor([kept_values(int(live), share) for live in valid.sum(-1)], device=valid.device)
+
+
+def kept_values(keys: int, share: float) -> int:
+    """Value rows that a query over `keys` live keys keeps: floor(keys x share), at least 1; the share is decimal."""
+    return max(1, math.floor(Fraction(str(share)) * keys))
+
+
+def largest(probability: Tensor, counts: Tensor) -> Tensor:
+    """bool [B, H, R, N]: the `counts` (int64 [B]) largest of each row; of equal ones the lowest index wins."""
+    place = (counts - 1)[:, None, None, None].expand(*probability.shape[:3], 1)
+    limit = probability.sort(dim=-1, descending=True).values.gather(-1, place)
+    above = probability > limit
+    equal = probability == limit
+    quota = counts[:, None, None, None] - above.sum(-1, keepdim=True)
+    return above | (equal & (equal.cumsum(-1) <= quota))
+
+
+class _Tap:
+    """Collects the signals that are read off the probabilities, block by block."""
+
+    def __init__(self, needs: frozenset[Signal], valid: Tensor, live: Tensor, dtype: torch.dtype) -> None:
+        self._dtype = torch.promote_types(dtype, torch.float32)
+        self._live = live  # bool [B, H, N]
+        self._valid = valid
+        self._first = valid.to(torch.int8).argmax(-1)  # int64 [B]: the first live token, the CLS token while it lives
+        self.signals = {
+            signal: torch.zeros(live.shape, dtype=self._dtype, device=live.device)
+            for signal in sorted(needs & ROW_SIGNALS)
+        }
+
+    def add(self, probability: Tensor, start: int) -> None:
+        """`probability` float [B, H, R, N] of the queries from `start`."""
+        stop = start + probability.shape[2]
+        if Signal.ATTENTION_COLUMN_SUM in self.signals:
+            live_rows = self._live[:, :, start:stop, None]
+            self.signals[Signal.ATTENTION_COLUMN_SUM] += (probability * live_rows).sum(2)
+        if Signal.ATTENTION_DIAGONAL in self.signals:
+            diagonal = probability[..., start:stop].diagonal(dim1=2, dim2=3)
+            self.signals[Signal.ATTENTION_DIAGONAL][:, :, start:stop] = diagonal * self._live[:, :, start:stop]
+        if Signal.ATTENTION_CLS_ROW in self.signals:
+            batch = ((self._first >= start) & (self._first < stop)).nonzero().flatten()
+            rows = probability[batch, :, self._first[batch] - start]
+            heads = self._live[batch].any(-1, keepdim=True)
+            self.signals[Signal.ATTENTION_CLS_ROW][batch] = (rows * heads).to(self._dtype)
+
+    def head_sum(self, output: Tensor) -> Tensor:
+        """float [B, H]: absolute sums of `output` [B, H, N, d] over the live rows."""
+        return (output.abs() * self._valid[:, None, :, None]).sum(dim=(2, 3), dtype=self._dtype)
