@@ -59,6 +59,27 @@ def _account(
 
 
 @njit(cache=True)
+def _request(
+    machine: AttentionLatencies,
+    picked: int,
+    free: int,
+    rows: int,
+    row_bits: int,
+    ready: NDArray[np.bool_],
+    arrival: NDArray[np.int64],
+    table: NDArray[np.int64],
+    size: NDArray[np.int64],
+    kind: int,
+) -> int:
+    """One request to the memory, picked in cycle `picked` >= `free`; the cycle in which the memory is free again."""
+    ended, words, amount = fetch_rows(
+        picked, rows, row_bits, machine.lanes, machine.memory_bytes_per_cycle, machine.memory_latency, ready, arrival
+    )
+    size[kind] += amount
+    return int(_account(table, MEMORY, free, picked + 1, ended - words, ended - words, words))
+
+
+@njit(cache=True)
 def group_times(
     machine: AttentionLatencies,
     product_interval: int,
@@ -102,8 +123,10 @@ def group_times(
     probability_ring = np.zeros(machine.normalise_depth, np.int64)
     products = 0
     probabilities = 0
-    score_ring = np.full(banks, -1, np.int64)
-    exponential_ring = np.full(banks, -1, np.int64)
+    score_ring = np.full(machine.score_beats, -1, np.int64)
+    exponential_ring = np.full(machine.exponential_beats, -1, np.int64)
+    score_rows = np.full(machine.row_slots, -1, np.int64)
+    exponential_rows = np.full(machine.row_slots, -1, np.int64)
     survivor_ring = np.full(banks, -1, np.int64)
     value_ring = np.zeros(banks, np.int64)
     output_ring = np.full(machine.output_rows, -1, np.int64)
@@ -123,7 +146,6 @@ def group_times(
     again_tail = 0
 
     memory_free = 0
-    memory_cursor = 0
     next_loaded = 0
     key_row_bits = head_dim * key_msb_bits
     lsb_row_bits = head_dim * key_lsb_bits
@@ -132,27 +154,28 @@ def group_times(
         head_bank[bank] = bank
         key_picked[bank] = memory_free
         picked = memory_free
-        memory_free, words, amount = fetch_rows(
-            picked, keys, key_row_bits, lanes, machine.memory_bytes_per_cycle, machine.memory_latency,
-            memory_ready, key_arrival[bank],
-        )  # fmt: skip
-        size[KEY_MSB] += amount
-        memory_cursor = _account(
-            table, MEMORY, memory_cursor, picked + 1, memory_free - words, memory_free - words, words
+        memory_free = _request(
+            machine, picked, memory_free, keys, key_row_bits, memory_ready, key_arrival[bank], table, size, KEY_MSB
         )
         if not gather:
             picked = memory_free
-            memory_free, words, amount = fetch_rows(
-                picked, keys, value_row_bits, lanes, machine.memory_bytes_per_cycle, machine.memory_latency,
-                memory_ready, value_arrival[bank],
-            )  # fmt: skip
-            size[VALUE] += amount
-            memory_cursor = _account(
-                table, MEMORY, memory_cursor, picked + 1, memory_free - words, memory_free - words, words
+            memory_free = _request(
+                machine,
+                picked,
+                memory_free,
+                keys,
+                value_row_bits,
+                memory_ready,
+                value_arrival[bank],
+                table,
+                size,
+                VALUE,
             )
         next_loaded += 1
 
     product_free = 0
+    picked_last = -1
+    issue_ring = np.full(machine.issue_rows, -1, np.int64)
     product_cursor = 0
     fill_last = -1
     fill_cursor = 0
@@ -169,10 +192,11 @@ def group_times(
     started = 0
 
     while next_row < rows or again_head < again_tail:
-        # Which row the dot-product array starts next: a repeated row goes before a new one.
+        # Which row enters the issue queue next: a repeated row goes before a new one.
         repeat_at = again_at[again_head] if again_head < again_tail else NEVER
         fresh_at = key_picked[next_row // queries] + 1 if next_row < rows else NEVER
-        pick = int(max(product_free, min(repeat_at, fresh_at)))
+        pick = int(max(max(picked_last, issue_ring[started % machine.issue_rows]) + 1, min(repeat_at, fresh_at)))
+        picked_last = pick
         second = repeat_at <= pick
         if second:
             row = int(again[again_head])
@@ -184,13 +208,13 @@ def group_times(
         bank = head_bank[head]
         size_in_keys = int(row_keys[row])
         count = (size_in_keys + lanes - 1) // lanes
-        slot = started % banks
+        slot = started % machine.row_slots
         dropped = (not second) and lsb_flags[row]
         if not second:
             size[QUERY] += (head_dim * query_bits + 7) // 8
 
         # Scores: one beat each interval, into the row buffer.
-        earliest = pick + 1
+        earliest = max(pick + 1, product_free)
         first_product = earliest
         product = earliest
         for i in range(count):
@@ -206,41 +230,52 @@ def group_times(
             product_cursor = _account(table, DOT_PRODUCT, product_cursor, earliest, data_at, product, product_interval)
             earliest = product + product_interval
             scored = product + product_latency
-            fill = max(scored, fill_last + 1)
+            fill = max(scored, max(fill_last, score_ring[products % machine.score_beats]) + 1)
             if i == 0:
-                fill = max(fill, score_ring[slot] + 1)
+                fill = max(fill, score_rows[slot] + 1)
             fill_cursor = _account(table, SOFTMAX_FILL, fill_cursor, scored, scored, fill, 1)
             product_ring[products % machine.dot_product_depth] = fill
             products += 1
             fill_last = fill
         product_free = earliest
+        issue_ring[started % machine.issue_rows] = product
 
         # Exponentials and their sum, then the reciprocal and the decision.
         filled = fill_last + machine.softmax_fill
-        exponential = max(filled, max(exponential_last, exponential_ring[slot]) + 1)
-        exponential_cursor = _account(table, EXPONENTIAL, exponential_cursor, filled, filled, exponential, count)
-        exponential_last = exponential + count - 1
-        score_ring[slot] = exponential_last
+        first_beat = products - count
+        earliest = max(filled, max(exponential_last, exponential_rows[slot]) + 1)
+        for k in range(first_beat, products):
+            exponential_last = max(earliest, exponential_ring[k % machine.exponential_beats] + 1)
+            exponential_cursor = _account(table, EXPONENTIAL, exponential_cursor, filled, filled, exponential_last, 1)
+            earliest = exponential_last + 1
+            score_ring[k % machine.score_beats] = exponential_last
+        score_rows[slot] = exponential_last
         decided = exponential_last + machine.exponential + machine.reciprocal
         released = decided if progressive else product_free
 
         if dropped:
             normalise_last = max(decided, normalise_last + 1)
             normalise_cursor = _account(table, NORMALISE, normalise_cursor, decided, decided, normalise_last, 1)
-            exponential_ring[slot] = normalise_last
+            for k in range(first_beat, products):
+                exponential_ring[k % machine.exponential_beats] = normalise_last
+            exponential_rows[slot] = normalise_last
             again[again_tail] = row
             again_at[again_tail] = decided
             again_tail += 1
             if not lsb_fetched[head]:
                 lsb_fetched[head] = True
                 picked = max(memory_free, decided)
-                memory_free, words, amount = fetch_rows(
-                    picked, keys, lsb_row_bits, lanes, machine.memory_bytes_per_cycle, machine.memory_latency,
-                    memory_ready, lsb_arrival[bank],
-                )  # fmt: skip
-                size[KEY_LSB] += amount
-                memory_cursor = _account(
-                    table, MEMORY, memory_cursor, picked + 1, memory_free - words, memory_free - words, words
+                memory_free = _request(
+                    machine,
+                    picked,
+                    memory_free,
+                    keys,
+                    lsb_row_bits,
+                    memory_ready,
+                    lsb_arrival[bank],
+                    table,
+                    size,
+                    KEY_LSB,
                 )
             if events.shape[0] > 0:
                 events[started, :] = -1
@@ -274,6 +309,7 @@ def group_times(
                 normalise_last = max(earliest, credit_at)
                 normalise_cursor = _account(table, NORMALISE, normalise_cursor, earliest, earliest, normalise_last, 1)
                 earliest = normalise_last + 1
+                exponential_ring[(first_beat + i) % machine.exponential_beats] = normalise_last
                 offered = normalise_last + machine.normalise
                 taken = max(offered, taken_last + 1)
                 topk_cursor = _account(table, TOPK, topk_cursor, offered, offered, taken, 1)
@@ -283,7 +319,7 @@ def group_times(
                 if i == 0:
                     first_probability = taken
             last_probability = taken_last
-            exponential_ring[slot] = normalise_last
+            exponential_rows[slot] = normalise_last
             selected = taken_last + 1 + select_cycles[row]
             table[TOPK, BUSY] += select_cycles[row]
             topk_cursor = selected
@@ -298,26 +334,25 @@ def group_times(
             head_bank[next_loaded] = bank
             picked = max(memory_free, released)
             key_picked[next_loaded] = picked
-            memory_free, words, amount = fetch_rows(
-                picked, keys, key_row_bits, lanes, machine.memory_bytes_per_cycle, machine.memory_latency,
-                memory_ready, key_arrival[bank],
-            )  # fmt: skip
-            size[KEY_MSB] += amount
-            memory_cursor = _account(
-                table, MEMORY, memory_cursor, picked + 1, memory_free - words, memory_free - words, words
+            memory_free = _request(
+                machine, picked, memory_free, keys, key_row_bits, memory_ready, key_arrival[bank], table, size, KEY_MSB
             )
         value_bank = bank
         if gather:
             value_bank = final
             asked = max(filtered, value_ring[final])
             picked = max(memory_free, asked)
-            memory_free, words, amount = fetch_rows(
-                picked, min(kept, size_in_keys), value_row_bits, lanes, machine.memory_bytes_per_cycle,
-                machine.memory_latency, memory_ready, value_arrival[final],
-            )  # fmt: skip
-            size[VALUE] += amount
-            memory_cursor = _account(
-                table, MEMORY, memory_cursor, picked + 1, memory_free - words, memory_free - words, words
+            memory_free = _request(
+                machine,
+                picked,
+                memory_free,
+                min(kept, size_in_keys),
+                value_row_bits,
+                memory_ready,
+                value_arrival[final],
+                table,
+                size,
+                VALUE,
             )
 
         # Weighted sum: the first beat of a row needs a free output row.
@@ -333,6 +368,7 @@ def group_times(
                 normalise_last = max(earliest, credit_at)
                 normalise_cursor = _account(table, NORMALISE, normalise_cursor, earliest, earliest, normalise_last, 1)
                 earliest = normalise_last + 1
+                exponential_ring[(first_beat + i) % machine.exponential_beats] = normalise_last
                 offered = normalise_last + machine.normalise
             input_at = max(offered, weighted_last + weighted_interval)
             data_at = value_arrival[value_bank, i] + 1
@@ -349,7 +385,7 @@ def group_times(
                 if i == 0:
                     first_probability = weighted
         if not select:
-            exponential_ring[slot] = normalise_last
+            exponential_rows[slot] = normalise_last
             last_probability = weighted_last
         survivor_ring[final] = weighted_last
         value_ring[final] = weighted_last + weighted_interval
@@ -361,13 +397,17 @@ def group_times(
         if head_done and next_loaded < heads:
             if not gather:
                 picked = max(memory_free, weighted_last + weighted_interval)
-                memory_free, words, amount = fetch_rows(
-                    picked, keys, value_row_bits, lanes, machine.memory_bytes_per_cycle, machine.memory_latency,
-                    memory_ready, value_arrival[bank],
-                )  # fmt: skip
-                size[VALUE] += amount
-                memory_cursor = _account(
-                    table, MEMORY, memory_cursor, picked + 1, memory_free - words, memory_free - words, words
+                memory_free = _request(
+                    machine,
+                    picked,
+                    memory_free,
+                    keys,
+                    value_row_bits,
+                    memory_ready,
+                    value_arrival[bank],
+                    table,
+                    size,
+                    VALUE,
                 )
             next_loaded += 1
 
@@ -388,7 +428,7 @@ def group_times(
         started += 1
 
     end = left_last + 1
-    table[MEMORY, DONE] += end - memory_cursor
+    table[MEMORY, DONE] += end - memory_free
     table[DOT_PRODUCT, DONE] += end - product_cursor
     table[SOFTMAX_FILL, DONE] += end - fill_cursor
     table[EXPONENTIAL, DONE] += end - exponential_cursor

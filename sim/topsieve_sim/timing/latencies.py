@@ -13,6 +13,8 @@ from topsieve_sim.arch.config import AcceleratorConfig
 
 # Column sums are read, added to and written back: address, RAM output, adder.
 IMPORTANCE_LATENCY_CYCLES = 3
+# Rows chosen but not finished by the dot-product array: the running one and the next.
+ISSUE_ROWS = 2
 # Finished output rows the weighted-sum array can hold.
 OUTPUT_ROWS = 2
 
@@ -36,6 +38,10 @@ class AttentionLatencies(NamedTuple):
 
     lanes: int
     banks: int
+    issue_rows: int
+    score_beats: int
+    exponential_beats: int
+    row_slots: int
     dot_product: int
     dot_product_depth: int
     softmax_fill: int
@@ -60,17 +66,26 @@ def attention_latencies(config: AcceleratorConfig) -> AttentionLatencies:
     dot_product = 1 + 1 + tree_levels(config.dot_product.lane_split) + tree_levels(max(scored // lanes, 1)) + 4
     # Row buffer read, product with the reciprocal's mantissa, shift and rounding.
     normalise = 1 + 1 + 1
+    # Row buffer read, subtraction, table read, interpolation product, rounding; adder tree, running sum.
+    exponential = 5 + tree_levels(lanes) + 1
+    # Leading-one search, normalising shift, table read, interpolation product, rounding and threshold comparison.
+    reciprocal = 5
+    banks = 2 if config.double_buffer else 1
+    row_beats = banks * beats(config.capacity, lanes)
     return AttentionLatencies(
         lanes=lanes,
-        banks=2 if config.double_buffer else 1,
+        banks=banks,
+        issue_rows=ISSUE_ROWS,
+        score_beats=row_beats,
+        exponential_beats=row_beats,
+        # Rows of a single beat must not wait for the latency of the rows before them.
+        row_slots=1 << tree_levels(exponential + reciprocal + 2),
         dot_product=dot_product,
         dot_product_depth=dot_product + 2,
         # Comparator tree over the lanes, running maximum.
         softmax_fill=tree_levels(lanes) + 1,
-        # Row buffer read, subtraction, table read, interpolation product, rounding; adder tree, running sum.
-        exponential=5 + tree_levels(lanes) + 1,
-        # Leading-one search, normalising shift, table read, interpolation product, rounding and threshold comparison.
-        reciprocal=5,
+        exponential=exponential,
+        reciprocal=reciprocal,
         normalise=normalise,
         normalise_depth=normalise + 2,
         topk_lanes=config.topk.parallelism,
