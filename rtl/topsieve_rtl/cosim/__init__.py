@@ -5,6 +5,7 @@ of every beat on every stream port, in the terms of `topsieve_sim.stepped`.
 """
 
 from topsieve_rtl.cosim.cases import Case, Channel, RunLog, Sink, Source
+from topsieve_rtl.cosim.codec import only_valid_lanes
 from topsieve_rtl.cosim.design import Design
 from topsieve_rtl.cosim.divergence import Divergence, Event, first_divergence
 from topsieve_rtl.cosim.engines import Engine, require_engine, run
@@ -20,6 +21,7 @@ __all__ = [
     "Sink",
     "Source",
     "first_divergence",
+    "only_valid_lanes",
     "require_engine",
     "run",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from amaranth import Shape
@@ -50,3 +50,33 @@ def unpack(shape: ShapeLike, bits: int) -> Any:
     if plain.signed and plain.width and bits >> plain.width - 1:
         bits -= 1 << plain.width
     return bits
+
+
+def pack_masked(shape: ShapeLike, value: Any) -> tuple[int, int]:
+    """Bits of `value` and the mask of the bits that matter; None, in any place, stands for bits of any value."""
+    if value is None:
+        return 0, 0
+    if isinstance(shape, data.Layout):
+        bits = mask = 0
+        for (_, field), part in zip(shape, value, strict=True):
+            part_bits, part_mask = pack_masked(field.shape, part)
+            bits |= part_bits << field.offset
+            mask |= part_mask << field.offset
+        return bits, mask
+    return pack(shape, value), (1 << Shape.cast(shape).width) - 1
+
+
+def field_places(shape: ShapeLike, path: str = "", offset: int = 0) -> Iterator[tuple[str, int, Shape]]:
+    """Path, lowest bit and shape of every plain field, in the order of the layout."""
+    if isinstance(shape, data.Layout):
+        for key, field in shape:
+            name = f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}" if path else str(key)
+            yield from field_places(field.shape, name, offset + field.offset)
+    else:
+        yield path, offset, Shape.cast(shape)
+
+
+def only_valid_lanes(beat: tuple[Any, ...]) -> tuple[Any, ...]:
+    """View of a `topsieve_rtl.stream.Beat`: lanes at and beyond `count` become None, since they may hold anything."""
+    lanes, count, last = beat
+    return tuple(lane if place < count else None for place, lane in enumerate(lanes)), count, last

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from amaranth.hdl import Value
@@ -14,8 +16,8 @@ from topsieve_rtl.cosim.player import Player, RawCase, RawLog
 _PERIOD_SECONDS = 1e-9
 
 
-def run_python(design: Design, cases: Sequence[RawCase]) -> list[RawLog]:
-    """Run each case from reset."""
+def run_python(design: Design, cases: Sequence[RawCase], waveform: Path | None = None) -> list[RawLog]:
+    """Run each case from reset; `waveform` names a VCD file to write."""
     simulator = Simulator(design.component)
     simulator.add_clock(_PERIOD_SECONDS)
     sources = [(port.interface, Value.cast(port.interface.payload)) for port in design.sources]
@@ -49,10 +51,11 @@ def run_python(design: Design, cases: Sequence[RawCase]) -> list[RawLog]:
 
     simulator.add_testbench(bench)
     logs = []
-    for number, case in enumerate(cases):
-        current[:] = [Player(case)]
-        if number:
-            simulator.reset()
-        simulator.run()
-        logs.append(current[0].log)
+    with simulator.write_vcd(str(waveform)) if waveform else nullcontext():
+        for number, case in enumerate(cases):
+            current[:] = [Player(case)]
+            if number:
+                simulator.reset()
+            simulator.run()
+            logs.append(current[0].log)
     return logs

