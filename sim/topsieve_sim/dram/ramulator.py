@@ -197,7 +197,8 @@ def fresh_channels(config: DramConfig) -> Channels:
 
     scalars = zeros(_SCALARS)
     scalars[:, FIFO_HEAD] = NONE
-    scalars[:, NEXT_REFRESH] = config.timing.tREFI
+    # The clock counts before the refresh timer looks at it.
+    scalars[:, NEXT_REFRESH] = config.timing.tREFI - 1
     return Channels(
         scalars=scalars,
         counters=zeros(_COUNTERS),
