@@ -79,8 +79,9 @@ class Bipartite:
         keep, valid = compact(chosen)
         slot = live_rank(chosen)
         if self.order == "paper":
-            odd = (live_rank(context.valid).gather(1, keep.clamp(min=0)) % 2 + 2 * ~valid).to(torch.int8)
-            moved = odd.sort(dim=-1, stable=True).indices
+            odd = live_rank(context.valid).gather(1, keep.clamp(min=0)) % 2
+            behind = torch.where(valid, odd * (removed > 0).unsqueeze(-1), 2)
+            moved = behind.sort(dim=-1, stable=True).indices
             keep = keep.gather(1, moved)
             batch_of, slot_of = valid.nonzero(as_tuple=True)
             slot[batch_of, keep[batch_of, slot_of]] = slot_of
