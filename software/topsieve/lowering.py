@@ -69,8 +69,10 @@ def lower(
     Raises
     ------
     InputError
-        operands are asked for in the padded mode, or of a record that did not keep them.
+        unknown mode; or operands are asked for in the padded mode, or of a record that did not keep them.
     """
+    if mode not in list(Mode):
+        raise InputError("unknown mode", field="mode", value=str(mode), allowed=", ".join(Mode))
     mode = Mode(mode)
     if operands and mode is Mode.PADDED:
         raise InputError("operands are of live tokens only", field="mode", value=str(mode), allowed=str(Mode.LIVE))

@@ -17,6 +17,9 @@ POST_LN_ENCODERS = ("bert", "camembert", "electra", "roberta", "xlm-roberta")
 
 ATTENTION_IMPLEMENTATIONS = ("eager", "sdpa")
 
+# Reductions run under an attention implementation of this prefix and a number.
+REDUCED_PREFIX = "topsieve_"
+
 
 @dataclass(frozen=True)
 class EncoderLayer:
@@ -42,8 +45,8 @@ def encoder_of(model: object) -> Encoder:
     Raises
     ------
     InputError
-        `model` is not a Hugging Face model of a supported family, is a decoder, or runs an attention implementation
-        other than eager and SDPA.
+        `model` is not a Hugging Face model of a supported family, is a decoder, runs an attention implementation other
+        than eager and SDPA, or is already under a reduction.
     """
     families = ", ".join(POST_LN_ENCODERS)
     if not isinstance(model, PreTrainedModel):
@@ -64,13 +67,7 @@ def encoder_of(model: object) -> Encoder:
             value=f"{config.model_type} with is_decoder",
             allowed=f"encoders of the families {families}",
         )
-    if config._attn_implementation not in ATTENTION_IMPLEMENTATIONS:
-        raise InputError(
-            "unsupported attention implementation",
-            field="model",
-            value=config._attn_implementation,
-            allowed=", ".join(ATTENTION_IMPLEMENTATIONS),
-        )
+    check_attention(config._attn_implementation)
     layers = tuple(EncoderLayer(layer, layer.attention, layer.attention.self) for layer in base.encoder.layer)
     shape = ModelShape(
         name=config._name_or_path or config.model_type,
@@ -83,3 +80,16 @@ def encoder_of(model: object) -> Encoder:
         ffn_width=config.intermediate_size,
     )
     return Encoder(base, shape, layers)
+
+
+def check_attention(implementation: str) -> None:
+    """Raise `InputError` unless a reduction can stand in for the attention implementation of this name."""
+    if implementation.startswith(REDUCED_PREFIX):
+        raise InputError("the model is already under a reduction", field="model")
+    if implementation not in ATTENTION_IMPLEMENTATIONS:
+        raise InputError(
+            "unsupported attention implementation",
+            field="model",
+            value=implementation,
+            allowed=", ".join(ATTENTION_IMPLEMENTATIONS),
+        )

@@ -16,13 +16,12 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from topsieve.methods import build
-from topsieve.models.families import Encoder, encoder_of
+from topsieve.models.families import REDUCED_PREFIX, Encoder, check_attention, encoder_of
 from topsieve.models.forward import ForwardPass, Plan
 from topsieve.record import Record
 from topsieve.reduction.roles import Method
 from topsieve_sim.errors import InputError
 
-_NAME = "topsieve"
 _NUMBERS = itertools.count()
 
 
@@ -80,11 +79,10 @@ class ReducedModel:
     def __enter__(self) -> Self:
         base = self._encoder.base
         previous = base.config._attn_implementation
-        if previous.startswith(_NAME):
-            raise InputError("the model is already under a reduction", field="model")
+        check_attention(previous)
         if self._undo is not None:
             raise InputError("this reduction is already in use", field="reduce")
-        name = f"{_NAME}_{next(_NUMBERS)}"
+        name = f"{REDUCED_PREFIX}{next(_NUMBERS)}"
         with ExitStack() as undo:
             # A mask function of the same name, or transformers would drop the padding mask without a word.
             _register(undo, AttentionMaskInterface, name, AttentionMaskInterface._global_mapping[previous])
