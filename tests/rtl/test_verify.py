@@ -71,5 +71,5 @@ def test_wrong_requests_are_one_line(arguments, message):
 
 
 def test_an_unknown_unit_is_one_line():
-    with pytest.raises(InputError, match="unknown unit .got 'sorter'"):
+    with pytest.raises(InputError, match=r"unknown unit .got 'sorter'"):
         verify("sorter", TINY)

@@ -1,6 +1,18 @@
 """Open-source synthesis and place and route: what a unit costs on an FPGA and how fast it runs there."""
 
 from topsieve_rtl.synthesis.place import Timing, place_and_route
+from topsieve_rtl.synthesis.report import Report, report_unit, resource_table, write_resources
 from topsieve_rtl.synthesis.synthesise import Netlist, Resources, Target, synthesise
 
-__all__ = ["Netlist", "Resources", "Target", "Timing", "place_and_route", "synthesise"]
+__all__ = [
+    "Netlist",
+    "Report",
+    "Resources",
+    "Target",
+    "Timing",
+    "place_and_route",
+    "report_unit",
+    "resource_table",
+    "synthesise",
+    "write_resources",
+]

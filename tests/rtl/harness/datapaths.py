@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """Small datapaths for the tests of the stream parts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The smallest `Unit`: an affine credit pipeline, so that emitter and verification are tested on something obvious."""
 
 from __future__ import annotations

@@ -1,0 +1,118 @@
+"""What `topsieve synth` prints and `docs/resources.md` holds: a unit on one or more FPGA families."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from topsieve_rtl.synthesis.place import DEVICE_TITLE, Timing, place_and_route
+from topsieve_rtl.synthesis.synthesise import TARGET_TITLES, Resources, Target, synthesise
+from topsieve_rtl.units import Unit, find_unit
+from topsieve_sim.arch import AcceleratorConfig, load_config
+from topsieve_sim.errors import InputError
+from topsieve_sim.files import written_whole
+
+
+@dataclass(frozen=True)
+class Report:
+    """A unit of one configuration on one family; `timing` only where place and route is possible and was asked for."""
+
+    unit: str
+    config_name: str
+    config_digest: str
+    resources: Resources
+    timing: Timing | None
+    tool: str
+
+
+def report_unit(
+    unit: str | Unit,
+    config: AcceleratorConfig,
+    targets: Sequence[Target | str] = (Target.ECP5,),
+    *,
+    place: bool = True,
+    seed: int = 1,
+    progress: Callable[[str], None] | None = None,
+) -> list[Report]:
+    """Synthesise a unit for each family; place and route it on ECP5 if `place`.
+
+    Parameters
+    ----------
+    seed : of the placer.
+    progress : called with a line before each step.
+
+    Raises
+    ------
+    InputError
+        unknown unit or family.
+    MissingToolError
+        yosys or nextpnr is not installed.
+    """
+    unknown = [target for target in targets if target not in set(Target)]
+    if unknown:
+        raise InputError("unknown FPGA family", field="target", value=unknown[0], allowed=", ".join(Target))
+    chosen = find_unit(unit) if isinstance(unit, str) else unit
+    design = chosen.design(config)
+    reports = []
+    for target in map(Target, targets):
+        if progress:
+            progress(f"synthesising {design.name} for {TARGET_TITLES[target]}")
+        netlist = synthesise(design.verilog, design.name, target)
+        timing = None
+        if place and target is Target.ECP5:
+            if progress:
+                progress(f"placing and routing {design.name} on {DEVICE_TITLE}")
+            timing = place_and_route(netlist, seed=seed)
+        reports.append(Report(chosen.name, config.name, config.digest, netlist.resources, timing, netlist.tool))
+    return reports
+
+
+def resource_table(reports: Sequence[Report]) -> str:
+    """Markdown table. With a clock the counts are those after place and route, otherwise yosys' estimates."""
+    rows = [
+        "| unit | configuration | family | LUT | FF | block RAM | multiplier blocks | Fmax (MHz) | from |",
+        "|---|---|---|---:|---:|---:|---:|---:|---|",
+    ]
+    for report in reports:
+        counts: Resources | Timing = report.timing or report.resources
+        fmax = f"{report.timing.fmax_mhz:.1f}" if report.timing else "-"
+        origin = f"{report.timing.tool}, seed {report.timing.seed}" if report.timing else "yosys, before placement"
+        rows.append(
+            f"| {report.unit} | {report.config_name} | {TARGET_TITLES[report.resources.target]} | {counts.luts} "
+            f"| {counts.flip_flops} | {counts.block_rams:g} | {counts.dsps} | {fmax} | {report.tool}; {origin} |"
+        )
+    return "\n".join(rows)
+
+
+def write_resources(
+    path: str | Path,
+    units: Sequence[str | Unit],
+    presets: Sequence[str],
+    *,
+    progress: Callable[[str], None] | None = None,
+) -> None:
+    """Write the resource page for every unit and preset on every family.
+
+    Raises
+    ------
+    InputError
+        unknown unit or preset, or a path that cannot be written.
+    """
+    reports = [
+        report
+        for unit in units
+        for preset in presets
+        for report in report_unit(unit, load_config(preset), tuple(Target), progress=progress)
+    ]
+    text = f"""# FPGA resources
+
+Written by `make resources`. Rows with an Fmax are placed and routed on an {DEVICE_TITLE}, out of context (ports stay
+inside the chip). The other rows are yosys' counts before placement; there is no open place and route for those
+families, and the vendor's tools will differ. LUT counts include adders and distributed RAM. A 7-series or UltraScale+
+block RAM is one of 36 kbit, one of ECP5 of 18 kbit, one of iCE40 of 4 kbit.
+
+{resource_table(reports)}
+"""
+    with written_whole(path) as stream:
+        stream.write(text)

