@@ -13,7 +13,6 @@ from amaranth.lib import wiring
 from topsieve_rtl.cosim import Case, Channel, Design
 from topsieve_rtl.cosim.design import View
 from topsieve_sim.arch import AcceleratorConfig
-from topsieve_sim.errors import InputError
 
 
 class Unit(ABC):
@@ -59,27 +58,3 @@ class Unit(ABC):
         """Name of the Verilog module and prefix of every module and file of the package."""
         words = re.findall(r"[a-z0-9]+", f"topsieve_{self.name}_{config.name}".lower())
         return "_".join(words)
-
-
-def unit_names() -> tuple[str, ...]:
-    """Names that `find_unit` knows."""
-    return tuple(sorted(_registry()))
-
-
-def find_unit(name: str) -> Unit:
-    """The unit of that name.
-
-    Raises
-    ------
-    InputError
-        there is none.
-    """
-    units = _registry()
-    if name not in units:
-        raise InputError("unknown unit", value=name, allowed=", ".join(sorted(units)))
-    return units[name]
-
-
-def _registry() -> dict[str, Unit]:
-    units: tuple[Unit, ...] = ()
-    return {unit.name: unit for unit in units}

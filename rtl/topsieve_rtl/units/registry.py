@@ -1,0 +1,30 @@
+"""The units by name."""
+
+from __future__ import annotations
+
+from topsieve_rtl.units.unit import Unit
+from topsieve_sim.errors import InputError
+
+
+def unit_names() -> tuple[str, ...]:
+    """Names that `find_unit` knows."""
+    return tuple(sorted(_registry()))
+
+
+def find_unit(name: str) -> Unit:
+    """The unit of that name.
+
+    Raises
+    ------
+    InputError
+        there is none.
+    """
+    units = _registry()
+    if name not in units:
+        raise InputError("unknown unit", value=name, allowed=", ".join(sorted(units)))
+    return units[name]
+
+
+def _registry() -> dict[str, Unit]:
+    units: tuple[Unit, ...] = ()
+    return {unit.name: unit for unit in units}
