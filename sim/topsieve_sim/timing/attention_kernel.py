@@ -427,7 +427,8 @@ def group_times(
             events[started, LEFT] = left_last
         started += 1
 
-    end = left_last + 1
+    # A row may need less than its head's keys and values; the memory finishes what was asked of it.
+    end = max(left_last + 1, memory_free)
     table[MEMORY, DONE] += end - memory_free
     table[DOT_PRODUCT, DONE] += end - product_cursor
     table[SOFTMAX_FILL, DONE] += end - fill_cursor
