@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,37 +18,54 @@ from topsieve_sim.engine.selection import select_cycles
 from topsieve_sim.golden.attention import machine_attention, quantise_operands
 from topsieve_sim.golden.progressive import integer_threshold
 from topsieve_sim.report import Stall, Traffic, Unit
-from topsieve_sim.timing.attention import BYTE_KIND_NAMES, CAUSE_NAMES, UNIT_NAMES, AttentionGroup, attention_times
-from topsieve_sim.trace import Trace
+from topsieve_sim.timing import attention as timing
+from topsieve_sim.trace import AttentionGroup, Trace
+from topsieve_sim.trace.ops import QueryKey
 
-_UNITS = {
-    "memory": Unit.MEMORY,
-    "dot_product": Unit.DOT_PRODUCT,
-    "softmax_fill": Unit.SOFTMAX_FILL,
-    "softmax_exponential": Unit.SOFTMAX_EXPONENTIAL,
-    "softmax_normalise": Unit.SOFTMAX_NORMALISE,
-    "topk": Unit.VALUE_TOPK,
-    "weighted_sum": Unit.WEIGHTED_SUM,
-}
-_CAUSES = {
-    "waiting_for_input": Stall.INPUT,
-    "waiting_for_memory": Stall.MEMORY,
-    "back_pressure": Stall.DOWNSTREAM,
-    "done": Stall.DRAINED,
-}
+# The units and stall causes of `timing.UNIT_NAMES` and `timing.CAUSE_NAMES`, in their order; the first cause is work.
+_UNITS = (
+    Unit.MEMORY,
+    Unit.DOT_PRODUCT,
+    Unit.SOFTMAX_FILL,
+    Unit.SOFTMAX_EXPONENTIAL,
+    Unit.SOFTMAX_NORMALISE,
+    Unit.VALUE_TOPK,
+    Unit.WEIGHTED_SUM,
+)
+_TRAFFIC = tuple(Traffic(name) for name in timing.BYTE_KIND_NAMES)
+_STALLS = (Stall.INPUT, Stall.MEMORY, Stall.DOWNSTREAM, Stall.DRAINED)
 
 
 @dataclass(frozen=True)
 class Decisions:
     """What the data (or the trace) decided for one descriptor.
 
-    row_keys : int64 [rows], keys of each row. lsb : bool [rows], rows that are computed twice. probability : int64 [sum
-    of row_keys], what local value selection sees, or None where it is drawn or not needed.
+    name : equal for equal content. row_keys : int64 [rows], keys of each row. lsb : bool [rows], rows that are computed
+    twice. probability : int64 [sum of row_keys], what local value selection sees, or None where it is drawn or not needed.
     """
 
+    name: Hashable
     row_keys: NDArray[np.int64]
     lsb: NDArray[np.bool_]
     probability: NDArray[np.int64] | None
+
+    @cached_property
+    def keys(self) -> int:
+        """Keys of all rows."""
+        return int(self.row_keys.sum())
+
+    @cached_property
+    def lsb_rows(self) -> int:
+        """Rows that are computed twice."""
+        return int(self.lsb.sum())
+
+    @cached_property
+    def lsb_keys(self) -> int:
+        """Keys of the rows that are computed twice."""
+        return int(self.row_keys[self.lsb].sum())
+
+
+Memo = dict[Hashable, Decisions]
 
 
 class Assumptions:
@@ -58,33 +77,40 @@ class Assumptions:
         self.wide_operands = False
 
 
-def decide(
-    work: AttentionWork, trace: Trace, config: AcceleratorConfig, memo: dict[bytes, Decisions], assumed: Assumptions
-) -> Decisions:
+def decide(work: AttentionWork, trace: Trace, config: AcceleratorConfig, memo: Memo, assumed: Assumptions) -> Decisions:
     """Rows, second passes and probabilities of a descriptor; `memo` keeps those of equal content."""
     op = work.query_key
-    rows = work.kv_heads * work.rows_per_kv_head
-    row_keys = np.full(rows, op.keys, np.int64)
-    if op.causal:
-        one_head = np.maximum(op.keys - op.queries + 1 + np.arange(op.queries), 1)
-        row_keys = np.tile(one_head, work.heads)
     progressive = _progressive(work, config)
     selects = work.kept < op.keys
-    lsb = np.concatenate([_given_lsb_rows(group.query_key.lsb_rows, work) for group in work.groups])
-    if not progressive:
-        lsb = np.zeros(rows, np.bool_)
-    has_operands = (work.groups[0].start, "query") in trace.operands
-    if has_operands and (progressive or selects):
-        parts = [_computed(work, index, trace, config, row_keys, memo) for index in range(len(work.groups))]
-        if progressive:
-            lsb = np.concatenate([part.lsb for part in parts])
-        probabilities = [part.probability for part in parts if part.probability is not None]
-        return Decisions(row_keys, lsb, np.concatenate(probabilities) if selects else None)
-    if progressive and op.lsb_rows < 0:
-        assumed.no_second_pass = True
-    if selects:
-        assumed.drawn_values = True
-    return Decisions(row_keys, lsb, None)
+    if (progressive or selects) and (work.groups[0].start, "query") in trace.operands:
+        parts = [_computed(group, progressive, trace, config, memo) for group in work.groups]
+        if len(parts) == 1:
+            return parts[0]
+        return Decisions(
+            tuple(part.name for part in parts),
+            np.concatenate([part.row_keys for part in parts]),
+            np.concatenate([part.lsb for part in parts]),
+            np.concatenate([part.probability for part in parts if part.probability is not None]) if selects else None,
+        )
+    assumed.no_second_pass |= progressive and op.lsb_rows < 0
+    assumed.drawn_values |= selects
+    lsb_rows = tuple(group.query_key.lsb_rows for group in work.groups) if progressive else ()
+    name = (len(work.groups), op.heads, op.kv_heads, op.queries, op.keys, op.causal, lsb_rows)
+    if name not in memo:
+        row_keys = np.tile(_row_keys(op), len(work.groups))
+        lsb = np.zeros(row_keys.size, np.bool_)
+        if any(count > 0 for count in lsb_rows):
+            lsb = np.concatenate([_given_lsb_rows(count, work) for count in lsb_rows])
+        memo[name] = Decisions(name, row_keys, lsb, None)
+    return memo[name]
+
+
+def _row_keys(op: QueryKey) -> NDArray[np.int64]:
+    """Keys of each row of one group: all, or those up to the row's own position."""
+    row_keys = np.full(op.queries, op.keys, np.int64)
+    if op.causal:
+        row_keys = np.maximum(op.keys - op.queries + 1 + np.arange(op.queries), 1)
+    return np.tile(row_keys, op.heads)
 
 
 def _progressive(work: AttentionWork, config: AcceleratorConfig) -> bool:
@@ -101,42 +127,37 @@ def _given_lsb_rows(count: int, work: AttentionWork) -> NDArray[np.bool_]:
 
 
 def _computed(
-    work: AttentionWork,
-    index: int,
-    trace: Trace,
-    config: AcceleratorConfig,
-    row_keys: NDArray[np.int64],
-    memo: dict[bytes, Decisions],
+    group: AttentionGroup, progressive: bool, trace: Trace, config: AcceleratorConfig, memo: Memo
 ) -> Decisions:
-    """What the golden model decides for group `index` of `work`."""
-    group = work.groups[index]
+    """What the golden model decides for one group."""
     op = group.query_key
-    closing = group.stop - 1
-    query, key, value = (
-        trace.operands[group.start, "query"],
-        trace.operands[group.start, "key"],
-        trace.operands[closing, "value"],
-    )
-    bias = trace.operands.get((group.start, "bias"))
-    digest = hashlib.blake2b(digest_size=16)
-    for part in (query, key, value, bias):
-        if part is not None:
-            digest.update(repr(part.shape).encode())
-            digest.update(np.ascontiguousarray(part).data)
-    digest.update(repr((op.threshold, op.causal, work.kept)).encode())
+    kept = group.probability_value.kept
+    operands = [trace.operands.get((group.start, name)) for name in ("query", "key", "bias")]
+    operands.append(trace.operands[group.stop - 1, "value"])
+    digest = hashlib.blake2b(repr((progressive, op.threshold, op.causal, kept)).encode(), digest_size=16)
+    for operand in operands:
+        digest.update(repr(operand if operand is None else operand.shape).encode())
+        digest.update(b"" if operand is None else np.ascontiguousarray(operand).data)
     name = digest.digest()
     if name in memo:
         return memo[name]
-    operands = quantise_operands(query, key, value, config.formats, bias)
-    threshold = integer_threshold(op.threshold, config.formats) if _progressive(work, config) else 0
-    per_group = op.heads * op.queries
-    keys = row_keys[:per_group]
-    valid = (np.arange(op.keys) < keys[:, None]).reshape(op.heads, op.queries, op.keys) if op.causal else None
-    result = machine_attention(operands, config, threshold, valid=valid)
-    # Query heads that share a key-value head are neighbours, so [heads, queries] is already in the rows' order.
-    seen = result.probability.reshape(per_group, op.keys)
-    probability = seen[valid.reshape(per_group, op.keys)] if valid is not None else seen.reshape(-1)
-    memo[name] = Decisions(keys, result.lsb_rows.reshape(-1), probability)
+    query, key, bias, value = operands
+    assert query is not None
+    assert key is not None
+    assert value is not None
+    threshold = integer_threshold(op.threshold, config.formats) if progressive else 0
+    rows = op.heads * op.queries
+    row_keys = _row_keys(op)
+    seen = np.arange(op.keys) < row_keys[:, None]
+    result = machine_attention(
+        quantise_operands(query, key, value, config.formats, bias),
+        config,
+        threshold,
+        valid=seen.reshape(op.heads, op.queries, op.keys) if op.causal else None,
+    )
+    # Query heads that share a key-value head are neighbours, so [heads, queries] is already in the order of the rows.
+    probability = result.probability.reshape(rows, op.keys)[seen] if kept < op.keys else None
+    memo[name] = Decisions(name, row_keys, result.lsb_rows.reshape(-1), probability)
     return memo[name]
 
 
@@ -154,24 +175,30 @@ def attention_costs(
         a descriptor does not fit the machine.
     """
     select = _value_selection(work, decisions, config, generator)
-    timed: dict[tuple[object, ...], int] = {}
+    timed: dict[Hashable, int] = {}
     places: list[int] = []
-    groups: list[AttentionGroup] = []
+    groups: list[timing.AttentionGroup] = []
     for descriptor, decided, cycles in zip(work, decisions, select, strict=True):
-        group = _timing_group(descriptor, decided, cycles, config)
-        name = (group.shape(config), decided.row_keys.tobytes(), decided.lsb.tobytes(), cycles.tobytes())
+        name = (descriptor.shape, decided.name, cycles.tobytes())
         place = timed.setdefault(name, len(groups))
         if place == len(groups):
-            groups.append(group)
+            groups.append(_timing_group(descriptor, decided, cycles, config))
         places.append(place)
-    times = attention_times(config, groups)
-    return [
-        _cost(
-            descriptor, decided, cycles, config,
-            int(times.cycles[place]), times.unit_cycles[place].tolist(), times.dram_bytes[place].tolist(),
-        )
-        for descriptor, decided, cycles, place in zip(work, decisions, select, places, strict=True)
-    ]  # fmt: skip
+    times = timing.attention_times(config, groups)
+    known: dict[Hashable, dict[tuple[Component, Action], int]] = {}
+    costs = []
+    for descriptor, decided, cycles, place in zip(work, decisions, select, places, strict=True):
+        sizes = zip(_TRAFFIC, times.dram_bytes[place].tolist(), strict=True)
+        traffic = {kind: size for kind, size in sizes if size}
+        content = (descriptor.shape, decided.name)
+        if content not in known:
+            known[content] = _actions(descriptor, decided, config, traffic)
+        actions = known[content]
+        if descriptor.kept < descriptor.query_key.keys:
+            actions = actions | _selection_actions(decided, int(cycles.sum()), config)
+        units = _unit_cycles(descriptor, decided, int(times.cycles[place]), times.unit_cycles[place].tolist())
+        costs.append(Cost(int(times.cycles[place]), units, traffic, actions))
+    return costs
 
 
 def _value_selection(
@@ -208,11 +235,11 @@ def _value_selection(
 
 def _timing_group(
     work: AttentionWork, decided: Decisions, select: NDArray[np.int64], config: AcceleratorConfig
-) -> AttentionGroup:
+) -> timing.AttentionGroup:
     op = work.query_key
     # Without the progressive controller both planes are fetched at once.
     static = 0 if config.progressive.enabled else op.key_lsb_bits
-    return AttentionGroup(
+    return timing.AttentionGroup(
         heads=work.kv_heads,
         queries=work.rows_per_kv_head,
         keys=op.keys,
@@ -229,46 +256,29 @@ def _timing_group(
     )
 
 
-def _cost(
-    work: AttentionWork,
-    decided: Decisions,
-    select: NDArray[np.int64],
-    config: AcceleratorConfig,
-    cycles: int,
-    table: list[list[int]],
-    sizes: list[int],
-) -> Cost:
+def _unit_cycles(
+    work: AttentionWork, decided: Decisions, cycles: int, table: list[list[int]]
+) -> dict[Unit, UnitCycles]:
     units: dict[Unit, UnitCycles] = {}
-    for name, row in zip(UNIT_NAMES, table, strict=True):
-        spent = dict(zip(CAUSE_NAMES, row, strict=True))
-        if name == "topk" and work.kept == work.query_key.keys:
-            continue
-        stalls = {cause: spent[text] for text, cause in _CAUSES.items()}
-        units[_UNITS[name]] = UnitCycles(spent["busy"], stalls)
-    group = work.groups[0]
-    if group.column_sum is not None:
-        # The accumulators take the probability beats as they pass.
-        lanes = config.softmax.lanes
-        summed = int(((decided.row_keys + lanes - 1) // lanes).sum())
+    for unit, (busy, *stalls) in zip(_UNITS, table, strict=True):
+        if unit is not Unit.VALUE_TOPK or work.kept < work.query_key.keys:
+            units[unit] = UnitCycles(busy, dict(zip(_STALLS, stalls, strict=True)))
+    if work.groups[0].column_sum is not None:
+        # The accumulators take the probability beats as they pass; a discarded row is one beat that is none.
+        summed = units[Unit.SOFTMAX_NORMALISE].busy - decided.lsb_rows
         units[Unit.IMPORTANCE] = UnitCycles(summed, {Stall.INPUT: cycles - summed})
-    traffic = {Traffic(name): size for name, size in zip(BYTE_KIND_NAMES, sizes, strict=True) if size}
-    return Cost(cycles, units, traffic, _actions(work, decided, select, config, traffic))
+    return units
 
 
 def _actions(
-    work: AttentionWork,
-    decided: Decisions,
-    select: NDArray[np.int64],
-    config: AcceleratorConfig,
-    traffic: dict[Traffic, int],
+    work: AttentionWork, decided: Decisions, config: AcceleratorConfig, traffic: dict[Traffic, int]
 ) -> dict[tuple[Component, Action], int]:
     """Energy events of one descriptor; a discarded first pass costs scores and exponentials again."""
     op, formats = work.query_key, config.formats
     group = work.groups[0]
     rows = decided.row_keys.size
-    final = int(decided.row_keys.sum())
-    repeated = int(decided.row_keys[decided.lsb].sum())
-    started_rows = rows + int(decided.lsb.sum())
+    final, repeated = decided.keys, decided.lsb_keys
+    started_rows = rows + decided.lsb_rows
     scored = final + repeated
     kept = int(np.minimum(decided.row_keys, work.kept).sum())
     # An operand wider than the datapath is narrowed on its way into the buffer.
@@ -301,12 +311,6 @@ def _actions(
         (Component.WEIGHTED_SUM, Action.MULTIPLY): kept * op.head_dim,
         (Component.WEIGHTED_SUM, Action.ADD): kept * op.head_dim,
     }
-    if work.kept < op.keys:
-        # Every busy cycle of the selector passes one row of the engine's lanes; the filter passes all once more.
-        passed = int(select.sum()) * config.topk.parallelism + final
-        actions[Component.VALUE_TOPK, Action.WRITE_BIT] = (passed + final) * formats.probability_bits
-        actions[Component.VALUE_TOPK, Action.READ_BIT] = passed * formats.probability_bits
-        actions[Component.VALUE_TOPK, Action.COMPARE] = 2 * passed
     accumulated = final if group.column_sum is not None else 0
     if group.row_pick is not None:
         accumulated += work.heads * group.row_pick.rows * op.keys
@@ -317,3 +321,16 @@ def _actions(
     if accumulated + outputs:
         actions[Component.IMPORTANCE, Action.ADD] = accumulated + outputs
     return actions
+
+
+def _selection_actions(
+    decided: Decisions, select_cycles_total: int, config: AcceleratorConfig
+) -> dict[tuple[Component, Action], int]:
+    """The local top-k engine: each busy cycle of the selector passes a row of its lanes, the filter passes all again."""
+    bits = config.formats.probability_bits
+    passed = select_cycles_total * config.topk.parallelism + decided.keys
+    return {
+        (Component.VALUE_TOPK, Action.WRITE_BIT): (passed + decided.keys) * bits,
+        (Component.VALUE_TOPK, Action.READ_BIT): passed * bits,
+        (Component.VALUE_TOPK, Action.COMPARE): 2 * passed,
+    }

@@ -22,6 +22,12 @@ class UnitCycles:
     busy: int
     stalls: Mapping[Stall, int]
 
+    @property
+    def active(self) -> int:
+        """Cycles from the descriptor's start to the unit's last work."""
+        waits = sum(self.stalls.values())
+        return self.busy + waits - self.stalls.get(Stall.DRAINED, 0)
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -81,17 +87,14 @@ class Ledger:
         for first in range(0, len(self.spans), per_slice):
             members = self.spans[first : first + per_slice]
             name = members[0][0] if len(members) == 1 else f"{members[0][0]} to {members[-1][0]}"
-            for unit in Unit:
-                used = [(start, units[unit]) for _, start, units in members if unit in units and units[unit].busy]
-                if not used:
-                    continue
-                start = used[0][0]
-                end, last = used[-1]
-                active = last.busy + sum(n for cause, n in last.stalls.items() if cause is not Stall.DRAINED)
-                busy = sum(spent.busy for _, spent in used)
-                slices.append(
-                    Slice(
-                        unit=unit, name=name, start_cycle=start, duration_cycles=end + active - start, busy_cycles=busy
-                    )
-                )
+            pieces: dict[Unit, tuple[int, int, int]] = {}  # start, end, busy cycles
+            for _, begin, units in members:
+                for unit, spent in units.items():
+                    if spent.busy:
+                        start, _, busy = pieces.get(unit, (begin, begin, 0))
+                        pieces[unit] = (start, begin + spent.active, busy + spent.busy)
+            slices += [
+                Slice(unit=unit, name=name, start_cycle=start, duration_cycles=end - start, busy_cycles=busy)
+                for unit, (start, end, busy) in pieces.items()
+            ]
         return tuple(slices)

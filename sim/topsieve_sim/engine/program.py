@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 
 from topsieve_sim.trace import Op, Trace
 from topsieve_sim.trace.groups import AttentionGroup, SingleOp, units
 from topsieve_sim.trace.ops import QueryKey
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AttentionWork:
     """One descriptor of the attention unit: `groups` of equal shape in a row of heads, run without a drain between them.
 
@@ -24,28 +25,33 @@ class AttentionWork:
 
     groups: tuple[AttentionGroup, ...]
 
-    @property
+    @cached_property
     def query_key(self) -> QueryKey:
         """The opening operation of the first group; its shape is that of all."""
         return self.groups[0].query_key
 
-    @property
+    @cached_property
+    def shape(self) -> tuple[object, ...]:
+        """Equal for descriptors that differ in nothing but their place in the trace and their data."""
+        return (len(self.groups), *_shape(self.groups[0])[3:])
+
+    @cached_property
     def heads(self) -> int:
         """Query heads of all groups."""
         return len(self.groups) * self.query_key.heads
 
-    @property
+    @cached_property
     def kv_heads(self) -> int:
         """Key-value heads of all groups: each is loaded once."""
         return len(self.groups) * self.query_key.kv_heads
 
-    @property
+    @cached_property
     def rows_per_kv_head(self) -> int:
         """Query rows that share one key-value head."""
         op = self.query_key
         return op.queries * (op.heads // op.kv_heads)
 
-    @property
+    @cached_property
     def kept(self) -> int:
         """Value rows each query row keeps."""
         return self.groups[0].probability_value.kept

@@ -52,7 +52,7 @@ def select_cycles(
         offsets = np.zeros(sizes.size + 1, np.int64)
         np.cumsum(sizes, out=offsets[1:])
         if scores is None:
-            scores = generator.integers(0, 1 << score_bits, int(offsets[-1]), np.int64)
+            scores = _drawn(int(offsets[-1]), score_bits, generator)
         _quick_cycles(scores, offsets, kept, config.topk.parallelism, config.topk.seed, cycles)
         return cycles
     for row in np.flatnonzero((kept > 0) & (kept < sizes)):
@@ -62,6 +62,13 @@ def select_cycles(
         else:
             cycles[row] = bitonic_cycles(n, k, config.topk.parallelism)
     return cycles
+
+
+def _drawn(count: int, bits: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    # A power of two of random bits, cut to the width: as uniform as a bounded draw and several times as fast.
+    if bits <= 16:
+        return (generator.integers(0, 1 << 16, count, np.uint16) >> (16 - bits)).astype(np.int64)
+    return generator.integers(0, 1 << bits, count, np.int64)
 
 
 def quantised_scores(scores: NDArray[np.float32], bits: int) -> NDArray[np.int64]:

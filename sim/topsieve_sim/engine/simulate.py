@@ -22,7 +22,7 @@ from topsieve_sim.energy import (
     memory_bits,
     total_pj,
 )
-from topsieve_sim.engine.attention import Assumptions, Decisions, attention_costs, decide
+from topsieve_sim.engine.attention import Assumptions, Decisions, Memo, attention_costs, decide
 from topsieve_sim.engine.ledger import Cost, Ledger
 from topsieve_sim.engine.program import AttentionWork, Program, prepare
 from topsieve_sim.engine.selection import quantised_scores, select_cycles
@@ -68,19 +68,17 @@ def simulate(
     wall, cpu = time.perf_counter(), time.process_time()
     program = trace if isinstance(trace, Program) else prepare(trace)
     ledger = Ledger()
-    assumed = Assumptions()
     tokens: list[TokenRow] = []
     lsb_rows: Counter[int] = Counter()
     query_rows: Counter[int] = Counter()
     generator = np.random.default_rng(seed)
-    memo: dict[bytes, Decisions] = {}
-    run = _Run(program, config, generator, memo, assumed)
+    run = _Run(program, config, generator)
     for first in range(0, len(program.work), BATCH):
         batch = program.work[first : first + BATCH]
         for unit, cost, decided in run.costs(batch):
             if isinstance(unit, AttentionWork):
                 op = unit.query_key
-                again = int(decided.lsb.sum()) if decided else 0
+                again = decided.lsb_rows if decided else 0
                 lsb_rows[op.layer] += again
                 query_rows[op.layer] += unit.heads * op.queries
                 ledger.book(op.layer, ATTENTION_KIND, _name(op.layer, op.sequence, op.step, ATTENTION_KIND), cost)
@@ -115,19 +113,12 @@ def _name(layer: int, sequence: int, step: int, kind: str) -> str:
 class _Run:
     """The costs of one program on one machine, batch by batch, and what had to be assumed."""
 
-    def __init__(
-        self,
-        program: Program,
-        config: AcceleratorConfig,
-        generator: np.random.Generator,
-        memo: dict[bytes, Decisions],
-        assumed: Assumptions,
-    ) -> None:
+    def __init__(self, program: Program, config: AcceleratorConfig, generator: np.random.Generator) -> None:
         self.program = program
         self.config = config
         self.generator = generator
-        self.memo = memo
-        self.assumed = assumed
+        self.memo: Memo = {}
+        self.assumed = Assumptions()
         self.drawn_cascade = False
         self.on_host: set[str] = set()
         self.on_arrays = False
@@ -141,6 +132,7 @@ class _Run:
         trace = self.program.trace
         decisions = [decide(unit, trace, self.config, self.memo, self.assumed) for unit in work]
         times = iter(zip(attention_costs(work, decisions, self.config, self.generator), decisions, strict=True))
+        cascade = self._cascade_cycles(batch)
         result: list[tuple[AttentionWork | SingleOp, Cost, Decisions | None]] = []
         for unit in batch:
             if isinstance(unit, AttentionWork):
@@ -150,39 +142,48 @@ class _Run:
             elif unit.op.kind in HOST_KINDS and not self.config.fully_connected:
                 self.on_host.add(unit.op.kind)
             else:
-                result.append((unit, self._single(unit), None))
+                self.on_arrays |= unit.op.kind in HOST_KINDS
+                if not isinstance(unit.op, TopK):
+                    self.stated.add(unit.op.kind)
+                result.append((unit, single_cost(unit.op, self.config, cascade.get(unit.index, 0)), None))
         return result
 
-    def _single(self, unit: SingleOp) -> Cost:
-        op = unit.op
-        if op.kind in HOST_KINDS:
-            self.on_arrays = True
-        if not isinstance(op, TopK):
-            self.stated.add(op.kind)
-            return single_cost(op, self.config)
+    def _cascade_cycles(self, batch: tuple[AttentionWork | SingleOp, ...]) -> dict[int, int]:
+        """Selection cycles of each `TopK` of the batch by its index, all its repeats together."""
         formats = self.config.formats
-        bits = formats.head_importance_bits if op.scope is TopKScope.HEAD else formats.token_importance_bits
-        scores = self.program.trace.operands.get((unit.index, "scores"))
-        if scores is None and 0 < op.k < op.n:
-            self.drawn_cascade = True
-        cycles = select_cycles(
-            self.config,
-            np.full(op.repeats, op.n),
-            np.full(op.repeats, op.k),
-            None if scores is None else quantised_scores(scores, bits).reshape(-1),
-            bits,
-            self.generator,
-        )
-        return single_cost(op, self.config, int(cycles.sum()))
+        operands = self.program.trace.operands
+        found: dict[int, int] = {}
+        drawn: dict[int, list[tuple[int, TopK]]] = {}
+        for unit in batch:
+            if not isinstance(unit, SingleOp) or not isinstance(unit.op, TopK):
+                continue
+            op = unit.op
+            bits = formats.head_importance_bits if op.scope is TopKScope.HEAD else formats.token_importance_bits
+            scores = operands.get((unit.index, "scores"))
+            if scores is None:
+                self.drawn_cascade |= 0 < op.k < op.n
+                drawn.setdefault(bits, []).append((unit.index, op))
+            else:
+                given = quantised_scores(scores, bits).reshape(-1)
+                sizes, kept = np.full(op.repeats, op.n), np.full(op.repeats, op.k)
+                found[unit.index] = int(select_cycles(self.config, sizes, kept, given, bits, self.generator).sum())
+        for bits, members in drawn.items():
+            repeats = [op.repeats for _, op in members]
+            sizes = np.repeat([op.n for _, op in members], repeats)
+            kept = np.repeat([op.k for _, op in members], repeats)
+            cycles = select_cycles(self.config, sizes, kept, None, bits, self.generator)
+            starts = np.cumsum([0, *repeats[:-1]])
+            sums = np.add.reduceat(cycles, starts).tolist()
+            found |= {index: total for (index, _), total in zip(members, sums, strict=True)}
+        return found
 
     def _check_width(self, unit: AttentionWork) -> None:
         op, formats = unit.query_key, self.config.formats
-        if (
+        self.assumed.wide_operands |= (
             op.query_bits > formats.query_bits
             or op.key_msb_bits + op.key_lsb_bits > formats.key_bits
             or unit.groups[0].probability_value.value_bits > formats.value_bits
-        ):
-            self.assumed.wide_operands = True
+        )
 
     def notes(self) -> tuple[str, ...]:
         """The assumptions behind the numbers, each in a line."""
