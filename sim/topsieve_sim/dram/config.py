@@ -191,12 +191,16 @@ class DramConfig(_Part):
     provenance: Provenance
     clock_ns: float = Field(gt=0, le=100, description="period of the command clock")
     organization: Organization
-    address_mapping: tuple[
-        Literal["row", "rank", "bank_group", "bank", "column", "pseudo_channel", "channel"], ...
-    ] = Field(description="fields of an address from the most to the least significant; one of a single value may be left out")
+    address_mapping: tuple[Literal["row", "rank", "bank_group", "bank", "column", "pseudo_channel", "channel"], ...] = (
+        Field(
+            description="fields of an address from the most to the least significant; one of a single value may be left out"
+        )
+    )
     timing: Timing
     controller: Controller = Controller()
-    currents: Currents | None = Field(None, description="current-based energy (specification `simulators`, section 3.2)")
+    currents: Currents | None = Field(
+        None, description="current-based energy (specification `simulators`, section 3.2)"
+    )
     per_access_energy: PerAccessEnergy | None = None
     sources: dict[str, str] = Field(description="section or dotted field -> where its numbers come from")
 
@@ -205,7 +209,9 @@ class DramConfig(_Part):
         organization, controller = self.organization, self.controller
         needed = [field for field in MAPPING_FIELDS if organization.field_size(field) > 1]
         if len(set(self.address_mapping)) < len(self.address_mapping) or not set(needed) <= set(self.address_mapping):
-            raise ValueError(f"address_mapping must name {', '.join(needed)} once, got {', '.join(self.address_mapping)}")
+            raise ValueError(
+                f"address_mapping must name {', '.join(needed)} once, got {', '.join(self.address_mapping)}"
+            )
         sizes = {
             "channels": organization.channels,
             "pseudo_channels": organization.pseudo_channels,

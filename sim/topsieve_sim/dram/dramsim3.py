@@ -67,6 +67,29 @@ _HASH_SLOTS = 1024
 ) = range(22)
 _SCALARS = 22
 
+# Rows of `Channels.banks`; each holds one value per bank.
+(
+    OPEN_ROW,
+    HITS,
+    ACTIVATE_READY,
+    READ_READY,
+    WRITE_READY,
+    PRECHARGE_READY,
+    REFRESH_READY,
+    NEXT_READY,
+    NEXT_SLOT,
+    QUEUE_LENGTH,
+    HIT_POSITIONS,
+    WRITE_POSITIONS,
+    WAITING_READS,
+    WAITING_WRITES,
+) = range(14)
+_BANK_ROWS = 14
+
+# Rows of `Channels.ranks`.
+WINDOW_HEAD, WINDOW_LENGTH, OPEN_COUNT, OPEN_SINCE = 4, 5, 6, 7
+_RANK_COLUMNS = 8
+
 # Columns of `Channels.counters`; the names are those of `topsieve_sim.dram.result.COUNTERS`.
 (
     READ_COMMANDS,
@@ -94,6 +117,9 @@ class Machine(NamedTuple):
     groups: int
     groups_per_rank: int
     ranks: int
+    group_shift: int
+    """Bank number to bank group."""
+    rank_shift: int
     bank_queue: int
     read_queue: int
     write_buffer: int
@@ -116,6 +142,10 @@ class Machine(NamedTuple):
     refresh_activate: int
     refresh_interval: int
     four_activates: int
+    column_gap: int
+    """Least cycles from a column command to any other of the channel, at least 1."""
+    activate_gap: int
+    """Least cycles from an activate to any other of the channel, at least 1."""
     column_delta: Int64
     """int64 [2, groups, 2 * groups]: cycles from a read or write in a group to reads, then writes, of every group."""
     activate_delta: Int64
@@ -127,35 +157,21 @@ class Channels(NamedTuple):
 
     scalars: Int64
     counters: Int64
-    open_row: Int64
-    hits: Int64
-    activate_ready: Int64
-    column_ready: Int64
-    """int64 [channels, 2, banks]: reads, then writes, as far as the bank's own activate is concerned."""
-    precharge_ready: Int64
-    refresh_ready: Int64
+    banks: Int64
+    """int64 [channels, rows, banks]: open row; hits since its activate; cycle from which the bank itself allows an
+    activate, read, write, precharge and refresh; its next command's cycle (NEVER without waiting commands) and index into
+    `group_ready`; length of its queue; bit p set if the p-th waiting command hits the open row, or is a write; entries of
+    the read queue and of the write buffer that go to it."""
     group_ready: Int64
     """int64 [channels, 4 * groups]: activate, precharge (always 0), read, write as far as the group is concerned."""
-    next_ready: Int64
-    """int64 [channels, banks]: the bank's own cycle for its next command, NEVER without waiting commands."""
-    next_slot: Int64
-    """int64 [channels, banks]: index into `group_ready` of the next command."""
     queue: Int64
     """int64 [channels, banks * bank_queue]: requests in order of arrival."""
-    queue_length: Int64
-    hit_positions: Int64
-    """int64 [channels, banks]: bit p is set if the p-th waiting command hits the open row."""
-    write_positions: Int64
-    window: Int64
-    """int64 [channels, ranks, 6]: ends of up to four activate windows, ring head, length."""
-    open_count: Int64
-    open_since: Int64
+    ranks: Int64
+    """int64 [channels, ranks, 8]: ends of up to four activate windows, their ring's head and length; open banks, and the
+    cycle since which there are any."""
     reads: Int64
     """int64 [channels, ring]: read queue."""
     writes: Int64
-    read_banks: Int64
-    """int64 [channels, banks]: entries of the read queue per bank."""
-    write_banks: Int64
     line_counts: NDArray[np.int16]
     """int16 [channels, 2, 1024]: pending reads, then writes, by hashed line."""
 
@@ -194,6 +210,8 @@ def machine(config: DramConfig) -> Machine:
         groups=groups,
         groups_per_rank=per_rank,
         ranks=organization.ranks,
+        group_shift=organization.banks_per_group.bit_length() - 1,
+        rank_shift=organization.banks_per_rank.bit_length() - 1,
         bank_queue=controller.bank_queue,
         read_queue=controller.read_queue,
         write_buffer=controller.write_buffer,
@@ -216,6 +234,8 @@ def machine(config: DramConfig) -> Machine:
         refresh_activate=table.refresh_activate,
         refresh_interval=table.refresh_interval,
         four_activates=table.four_activates,
+        column_gap=max(1, int(column.min())),
+        activate_gap=max(1, int(activate.min())),
         column_delta=column,
         activate_delta=activate,
     )
@@ -237,29 +257,18 @@ def fresh_channels(config: DramConfig) -> Channels:
     scalars[:, FIFO_HEAD] = NONE
     scalars[:, COMMAND_READY] = NEVER
     scalars[:, NEXT_REFRESH] = dramsim3_constraints(config).refresh_interval
+    state = zeros(_BANK_ROWS, banks)
+    state[:, OPEN_ROW] = NONE
+    state[:, NEXT_READY] = NEVER
     return Channels(
         scalars=scalars,
         counters=zeros(_COUNTERS),
-        open_row=zeros(banks) - 1,
-        hits=zeros(banks),
-        activate_ready=zeros(banks),
-        column_ready=zeros(2, banks),
-        precharge_ready=zeros(banks),
-        refresh_ready=zeros(banks),
+        banks=state,
         group_ready=zeros(_KINDS * groups),
-        next_ready=zeros(banks) + NEVER,
-        next_slot=zeros(banks),
         queue=zeros(banks * controller.bank_queue),
-        queue_length=zeros(banks),
-        hit_positions=zeros(banks),
-        write_positions=zeros(banks),
-        window=zeros(organization.ranks, 6),
-        open_count=zeros(organization.ranks),
-        open_since=zeros(organization.ranks),
+        ranks=zeros(organization.ranks, _RANK_COLUMNS),
         reads=ring(controller.read_queue),
         writes=ring(controller.write_buffer),
-        read_banks=zeros(banks),
-        write_banks=zeros(banks),
         line_counts=np.zeros((channels, 2, _HASH_SLOTS), np.int16),
     )
 
@@ -270,45 +279,29 @@ def _slot_of(line: int) -> int:
 
 
 @njit(cache=True)
-def _choose_next(
-    bank: int,
-    group: int,
-    machine: Machine,
-    scalars: Int64,
-    open_row: Int64,
-    hits: Int64,
-    activate_ready: Int64,
-    column_ready: Int64,
-    precharge_ready: Int64,
-    next_ready: Int64,
-    next_slot: Int64,
-    queue_length: Int64,
-    hit_positions: Int64,
-    write_positions: Int64,
-) -> None:
+def _choose_next(bank: int, group: int, groups: int, row_hit_cap: int, scalars: Int64, banks: Int64) -> None:
     """Renew the next command of a bank after its queue or its row changed."""
     bit = np.int64(1) << bank
     column = np.int64(0)
     mixed = np.int64(0)
-    if queue_length[bank] == 0:
-        next_ready[bank] = NEVER
-    elif open_row[bank] < 0:
-        next_ready[bank] = activate_ready[bank]
-        next_slot[bank] = _ACT * machine.groups + group
+    if banks[QUEUE_LENGTH, bank] == 0:
+        banks[NEXT_READY, bank] = NEVER
+    elif banks[OPEN_ROW, bank] < 0:
+        banks[NEXT_READY, bank] = banks[ACTIVATE_READY, bank]
+        banks[NEXT_SLOT, bank] = _ACT * groups + group
     else:
-        found = hit_positions[bank]
-        if (found & 1) == 0 and (found == 0 or hits[bank] >= machine.row_hit_cap):
-            next_ready[bank] = precharge_ready[bank]
-            next_slot[bank] = _PRE * machine.groups + group
+        found = banks[HIT_POSITIONS, bank]
+        if (found & 1) == 0 and (found == 0 or banks[HITS, bank] >= row_hit_cap):
+            banks[NEXT_READY, bank] = banks[PRECHARGE_READY, bank]
+            banks[NEXT_SLOT, bank] = _PRE * groups + group
             if found != 0:
                 mixed = bit
         else:
-            first = lowest_bit(found)
-            is_write = (write_positions[bank] >> first) & 1
-            next_ready[bank] = column_ready[is_write, bank]
-            next_slot[bank] = (_RD + is_write) * machine.groups + group
+            writes = found & banks[WRITE_POSITIONS, bank]
+            is_write = (writes >> lowest_bit(found)) & 1
+            banks[NEXT_READY, bank] = banks[READ_READY + is_write, bank]
+            banks[NEXT_SLOT, bank] = (_RD + is_write) * groups + group
             column = bit
-            writes = found & write_positions[bank]
             if writes != 0 and writes != found:
                 mixed = bit
     scalars[COLUMN_BANKS] = (scalars[COLUMN_BANKS] & ~bit) | column
@@ -316,14 +309,13 @@ def _choose_next(
 
 
 @njit(cache=True)
-def _close(bank: int, cycle: int, machine: Machine, scalars: Int64, counters: Int64, state: Channels, c: int) -> None:
-    state.open_row[c, bank] = NONE
-    state.hits[c, bank] = 0
+def _close(bank: int, rank: int, cycle: int, scalars: Int64, counters: Int64, banks: Int64, ranks: Int64) -> None:
+    banks[OPEN_ROW, bank] = NONE
+    banks[HITS, bank] = 0
     scalars[OPEN_BANKS] &= ~(np.int64(1) << bank)
-    rank = bank // machine.banks_per_rank
-    state.open_count[c, rank] -= 1
-    if state.open_count[c, rank] == 0:
-        counters[ACTIVE_CYCLES] += cycle - state.open_since[c, rank]
+    ranks[rank, OPEN_COUNT] -= 1
+    if ranks[rank, OPEN_COUNT] == 0:
+        counters[ACTIVE_CYCLES] += cycle - ranks[rank, OPEN_SINCE]
 
 
 @njit(cache=True)
@@ -338,22 +330,20 @@ def _record(log: CommandLog, cycle: int, kind: int, bank: int, request: int) -> 
 
 
 @njit(cache=True)
-def _find_line(line: int, requests: Requests, ring: Int64, head: int, count: int) -> int:
+def _find_line(line: int, lines: Int64, ring: Int64, head: int, count: int) -> int:
     mask = ring.size - 1
     for i in range(count):
         request = ring[(head + i) & mask]
-        if requests.line[request] == line:
+        if lines[request] == line:
             return int(request)
     return NONE
 
 
 @njit(cache=True)
-def _find_queued(
-    line: int, is_write: int, bank: int, requests: Requests, machine: Machine, queue: Int64, queue_length: Int64
-) -> int:
-    for i in range(queue_length[bank]):
-        request = queue[bank * machine.bank_queue + i]
-        if requests.line[request] == line and requests.is_write[request] == is_write:
+def _find_queued(line: int, is_write: int, bank: int, depth: int, lines: Int64, queue: Int64, banks: Int64) -> int:
+    for i in range(banks[QUEUE_LENGTH, bank]):
+        request = queue[bank * depth + i]
+        if lines[request] == line and ((banks[WRITE_POSITIONS, bank] >> i) & 1) == is_write:
             return int(request)
     return NONE
 
@@ -376,37 +366,48 @@ def advance(
     """
     scalars = state.scalars[c]
     counters = state.counters[c]
-    open_row = state.open_row[c]
-    hits = state.hits[c]
-    activate_ready = state.activate_ready[c]
-    column_ready = state.column_ready[c]
-    precharge_ready = state.precharge_ready[c]
-    refresh_ready = state.refresh_ready[c]
+    banks = state.banks[c]
     group_ready = state.group_ready[c]
-    next_ready = state.next_ready[c]
-    next_slot = state.next_slot[c]
     queue = state.queue[c]
-    queue_length = state.queue_length[c]
-    hit_positions = state.hit_positions[c]
-    write_positions = state.write_positions[c]
+    ranks = state.ranks[c]
     reads = state.reads[c]
     writes = state.writes[c]
-    read_banks = state.read_banks[c]
-    write_banks = state.write_banks[c]
     pending_reads = state.line_counts[c, 0]
     pending_writes = state.line_counts[c, 1]
-    banks = machine.banks
+    bank_count = machine.banks
     groups = machine.groups
     depth = machine.bank_queue
-    banks_per_group = machine.banks_per_rank // machine.groups_per_rank
+    group_shift = machine.group_shift
+    rank_shift = machine.rank_shift
+    row_hit_cap = machine.row_hit_cap
+    column_delta = machine.column_delta
+    activate_delta = machine.activate_delta
+    line_of, bank_of, row_of = requests.line, requests.bank, requests.row
+    writing_of, arrival_of, next_of = requests.is_write, requests.arrival, requests.next_in_channel
+    accept_of, complete_of, merged_of = requests.accept, requests.complete, requests.next_merged
     read_mask = reads.size - 1
     write_mask = writes.size - 1
     one = np.int64(1)
 
+    pointer = scalars[POINTER]
+    drain = scalars[DRAIN]
+    escape_line = scalars[ESCAPE_LINE]
+    read_head = scalars[READ_HEAD]
+    read_count = scalars[READ_COUNT]
+    write_head = scalars[WRITE_HEAD]
+    write_count = scalars[WRITE_COUNT]
+    reads_of_banks = scalars[READ_BANKS]
+    writes_of_banks = scalars[WRITE_BANKS]
+    full_banks = scalars[FULL_BANKS]
+    queued = scalars[QUEUED]
+    next_refresh = scalars[NEXT_REFRESH]
+    refresh_rank = scalars[REFRESH_RANK]
+    refreshes_due = scalars[REFRESHES_DUE]
+    reads_open = scalars[READS_OPEN]
     head = scalars[FIFO_HEAD]
     cycle = scalars[VISIT]
     if head >= 0:
-        cycle = min(cycle, requests.arrival[head])
+        cycle = min(cycle, arrival_of[head])
     cycle = max(cycle, scalars[DONE_BEFORE])
     command_ready = scalars[COMMAND_READY]
     finished = True
@@ -417,9 +418,9 @@ def advance(
             break
 
         # 1. Refresh timer.
-        if cycle >= scalars[NEXT_REFRESH]:
-            scalars[NEXT_REFRESH] += machine.refresh_interval
-            scalars[REFRESHES_DUE] += 1
+        if cycle >= next_refresh:
+            next_refresh += machine.refresh_interval
+            refreshes_due += 1
             command_ready = cycle
 
         # 2. and 3. Commands: refresh first, then round robin over the banks.
@@ -427,44 +428,44 @@ def advance(
             acted = False
             command_ready = NEVER
             frozen = np.int64(0)
-            if scalars[REFRESHES_DUE] > 0:
-                rank = scalars[REFRESH_RANK]
+            if refreshes_due > 0:
+                rank = refresh_rank
                 first_bank = rank * machine.banks_per_rank
                 refresh_at = np.int64(0)
                 any_open = False
                 for bank in range(first_bank, first_bank + machine.banks_per_rank):
                     frozen |= one << bank
-                    if open_row[bank] >= 0:
+                    if banks[OPEN_ROW, bank] >= 0:
                         if not any_open:
                             any_open = True
                             refresh_at = NEVER
-                        if precharge_ready[bank] <= cycle and not acted:
+                        if banks[PRECHARGE_READY, bank] <= cycle and not acted:
                             acted = True
-                            _close(bank, cycle, machine, scalars, counters, state, c)
+                            _close(bank, bank >> rank_shift, cycle, scalars, counters, banks, ranks)
                             counters[PRECHARGES] += 1
                             _record(log, cycle, PRECHARGE, bank, NONE)
-                            activate_ready[bank] = max(activate_ready[bank], cycle + machine.precharge_activate)
-                            refresh_ready[bank] = max(refresh_ready[bank], cycle + machine.precharge_refresh)
-                            _choose_next(
-                                bank, bank // banks_per_group, machine, scalars, open_row, hits, activate_ready,
-                                column_ready, precharge_ready, next_ready, next_slot, queue_length, hit_positions,
-                                write_positions,
-                            )  # fmt: skip
+                            banks[ACTIVATE_READY, bank] = max(
+                                banks[ACTIVATE_READY, bank], cycle + machine.precharge_activate
+                            )
+                            banks[REFRESH_READY, bank] = max(
+                                banks[REFRESH_READY, bank], cycle + machine.precharge_refresh
+                            )
+                            _choose_next(bank, bank >> group_shift, groups, row_hit_cap, scalars, banks)
                         else:
-                            refresh_at = min(refresh_at, precharge_ready[bank])
+                            refresh_at = min(refresh_at, banks[PRECHARGE_READY, bank])
                     elif not any_open:
-                        refresh_at = max(refresh_at, refresh_ready[bank])
+                        refresh_at = max(refresh_at, banks[REFRESH_READY, bank])
                 if not any_open and refresh_at <= cycle:
                     acted = True
                     counters[REFRESHES] += 1
                     _record(log, cycle, REFRESH, first_bank, NONE)
-                    scalars[REFRESHES_DUE] -= 1
-                    scalars[REFRESH_RANK] = rank + 1 if rank + 1 < machine.ranks else 0
+                    refreshes_due -= 1
+                    refresh_rank = rank + 1 if rank + 1 < machine.ranks else 0
                     for bank in range(first_bank, first_bank + machine.banks_per_rank):
-                        activate_ready[bank] = max(activate_ready[bank], cycle + machine.refresh_activate)
-                        refresh_ready[bank] = max(refresh_ready[bank], cycle + machine.refresh_activate)
-                        if queue_length[bank] > 0:
-                            next_ready[bank] = activate_ready[bank]
+                        banks[ACTIVATE_READY, bank] = max(banks[ACTIVATE_READY, bank], cycle + machine.refresh_activate)
+                        banks[REFRESH_READY, bank] = max(banks[REFRESH_READY, bank], cycle + machine.refresh_activate)
+                        if banks[QUEUE_LENGTH, bank] > 0:
+                            banks[NEXT_READY, bank] = banks[ACTIVATE_READY, bank]
                 if acted:
                     command_ready = cycle + 1
                 else:
@@ -473,8 +474,8 @@ def advance(
             if not acted:
                 ready = np.int64(0)
                 soonest = np.int64(NEVER)
-                for bank in range(banks):
-                    at = max(next_ready[bank], group_ready[next_slot[bank]])
+                for bank in range(bank_count):
+                    at = max(banks[NEXT_READY, bank], group_ready[banks[NEXT_SLOT, bank]])
                     if at <= cycle:
                         ready |= one << bank
                     else:
@@ -486,12 +487,14 @@ def advance(
                 while rest != 0:
                     bank = lowest_bit(rest)
                     rest &= rest - 1
-                    found = hit_positions[bank]
-                    group = bank // banks_per_group
+                    found = banks[HIT_POSITIONS, bank]
+                    group = bank >> group_shift
                     for kind in range(2):
-                        wanted = found & write_positions[bank] if kind == 1 else found & ~write_positions[bank]
+                        wanted = (
+                            found & banks[WRITE_POSITIONS, bank] if kind == 1 else found & ~banks[WRITE_POSITIONS, bank]
+                        )
                         if wanted != 0:
-                            at = max(column_ready[kind, bank], group_ready[(_RD + kind) * groups + group])
+                            at = max(banks[READ_READY + kind, bank], group_ready[(_RD + kind) * groups + group])
                             if at <= cycle:
                                 ready_column |= one << bank
                             else:
@@ -500,39 +503,41 @@ def advance(
                 ready_column &= ~frozen
                 ready = ready_row | ready_column
 
+                waiting_row = ready_row
+                waiting_column = ready_column
                 first_was_column = False
                 picks = 0
                 while ready != 0 and picks < 2:
                     # Round robin: the pointer moves before it is used.
-                    pointer = scalars[POINTER] + 1
-                    after = ready & (np.int64(-1) << pointer) if pointer < banks else np.int64(0)
+                    pointer = pointer + 1
+                    after = ready & (np.int64(-1) << pointer) if pointer < bank_count else np.int64(0)
                     bank = lowest_bit(after) if after != 0 else lowest_bit(ready)
-                    scalars[POINTER] = bank
+                    pointer = bank
                     bit = one << bank
                     ready &= ~bit
-                    group = bank // banks_per_group
+                    group = bank >> group_shift
 
                     # The oldest waiting command of the bank whose required command is ready.
                     kind = _ACT
                     position = np.int64(0)
-                    if open_row[bank] >= 0:
+                    if banks[OPEN_ROW, bank] >= 0:
                         if (ready_row & bit) != 0:
                             kind = _PRE
                         else:
-                            found = hit_positions[bank]
+                            found = banks[HIT_POSITIONS, bank]
                             position = lowest_bit(found)
-                            kind = _RD + ((write_positions[bank] >> position) & 1)
+                            kind = _RD + ((banks[WRITE_POSITIONS, bank] >> position) & 1)
                             if (scalars[MIXED_BANKS] & bit) != 0:
                                 reading = group_ready[_RD * groups + group] <= cycle
-                                reading = reading and column_ready[0, bank] <= cycle
+                                reading = reading and banks[READ_READY, bank] <= cycle
                                 writing = group_ready[_WR * groups + group] <= cycle
-                                writing = writing and column_ready[1, bank] <= cycle
+                                writing = writing and banks[WRITE_READY, bank] <= cycle
                                 if not reading:
-                                    found &= write_positions[bank]
+                                    found &= banks[WRITE_POSITIONS, bank]
                                 elif not writing:
-                                    found &= ~write_positions[bank]
+                                    found &= ~banks[WRITE_POSITIONS, bank]
                                 position = lowest_bit(found)
-                                kind = _RD + ((write_positions[bank] >> position) & 1)
+                                kind = _RD + ((banks[WRITE_POSITIONS, bank] >> position) & 1)
                     is_column = kind >= _RD
                     if kind == _PRE:
                         counters[CONFLICTS] += 1
@@ -540,275 +545,310 @@ def advance(
                     if picks == 2:
                         if is_column == first_was_column:
                             # Chosen but not issued: one row command and one column command per cycle.
-                            command_ready = cycle + 1
                             break
                         counters[DUAL_COMMANDS] += 1
                     first_was_column = is_column
+                    waiting_row &= ~bit
+                    waiting_column &= ~bit
 
                     request = queue[bank * depth + position]
                     if is_column:
                         is_write = kind - _RD
                         # Take the command out of its queue.
-                        length = queue_length[bank] - 1
-                        queue_length[bank] = length
+                        length = banks[QUEUE_LENGTH, bank] - 1
+                        banks[QUEUE_LENGTH, bank] = length
                         for i in range(position, length):
                             queue[bank * depth + i] = queue[bank * depth + i + 1]
                         below = (one << position) - 1
-                        hit_positions[bank] = (hit_positions[bank] & below) | ((hit_positions[bank] >> 1) & ~below)
-                        write_positions[bank] = (write_positions[bank] & below) | (
-                            (write_positions[bank] >> 1) & ~below
+                        banks[HIT_POSITIONS, bank] = (banks[HIT_POSITIONS, bank] & below) | (
+                            (banks[HIT_POSITIONS, bank] >> 1) & ~below
                         )
-                        scalars[QUEUED] -= 1
-                        scalars[FULL_BANKS] &= ~bit
-                        if hits[bank] > 0:
+                        banks[WRITE_POSITIONS, bank] = (banks[WRITE_POSITIONS, bank] & below) | (
+                            (banks[WRITE_POSITIONS, bank] >> 1) & ~below
+                        )
+                        queued -= 1
+                        full_banks &= ~bit
+                        if banks[HITS, bank] > 0:
                             counters[ROW_HITS] += 1
-                        hits[bank] += 1
+                        banks[HITS, bank] += 1
                         for i in range(2 * groups):
                             slot = _RD * groups + i
-                            group_ready[slot] = max(
-                                group_ready[slot], cycle + machine.column_delta[is_write, group, i]
-                            )
-                        line = requests.line[request]
+                            group_ready[slot] = max(group_ready[slot], cycle + column_delta[is_write, group, i])
+                        line = line_of[request]
                         if is_write:
                             counters[WRITE_COMMANDS] += 1
                             pending_writes[_slot_of(line)] -= 1
-                            precharge_ready[bank] = max(precharge_ready[bank], cycle + machine.write_precharge)
+                            banks[PRECHARGE_READY, bank] = max(
+                                banks[PRECHARGE_READY, bank], cycle + machine.write_precharge
+                            )
                         else:
                             counters[READ_COMMANDS] += 1
-                            precharge_ready[bank] = max(precharge_ready[bank], cycle + machine.read_precharge)
+                            banks[PRECHARGE_READY, bank] = max(
+                                banks[PRECHARGE_READY, bank], cycle + machine.read_precharge
+                            )
                             pending_reads[_slot_of(line)] -= 1
                             done = request
                             while done >= 0:
-                                requests.complete[done] = cycle + machine.read_done
-                                scalars[READS_OPEN] -= 1
-                                done = requests.next_merged[done]
+                                complete_of[done] = cycle + machine.read_done
+                                reads_open -= 1
+                                done = merged_of[done]
                         if machine.closed_page:
-                            _close(bank, cycle, machine, scalars, counters, state, c)
-                            hit_positions[bank] = 0
+                            _close(bank, bank >> rank_shift, cycle, scalars, counters, banks, ranks)
+                            banks[HIT_POSITIONS, bank] = 0
                             at = cycle + (machine.write_activate if is_write else machine.read_activate)
-                            activate_ready[bank] = max(activate_ready[bank], at)
+                            banks[ACTIVATE_READY, bank] = max(banks[ACTIVATE_READY, bank], at)
                             at = cycle + (machine.write_activate if is_write else machine.read_refresh)
-                            refresh_ready[bank] = max(refresh_ready[bank], at)
+                            banks[REFRESH_READY, bank] = max(banks[REFRESH_READY, bank], at)
                         _record(log, cycle, (WRITE if is_write else READ) + machine.closed_page, bank, request)
-                        # Every other column command of this rank waits for the data bus.
+                        # Every other column command waits for the data bus.
                         ready &= ready_row
+                        if waiting_column != 0:
+                            soonest = min(soonest, cycle + machine.column_gap)
+                            waiting_column = np.int64(0)
                     elif kind == _PRE:
                         counters[PRECHARGES] += 1
-                        _close(bank, cycle, machine, scalars, counters, state, c)
-                        activate_ready[bank] = max(activate_ready[bank], cycle + machine.precharge_activate)
-                        refresh_ready[bank] = max(refresh_ready[bank], cycle + machine.precharge_refresh)
+                        _close(bank, bank >> rank_shift, cycle, scalars, counters, banks, ranks)
+                        banks[ACTIVATE_READY, bank] = max(
+                            banks[ACTIVATE_READY, bank], cycle + machine.precharge_activate
+                        )
+                        banks[REFRESH_READY, bank] = max(banks[REFRESH_READY, bank], cycle + machine.precharge_refresh)
                         _record(log, cycle, PRECHARGE, bank, request)
                     else:
                         counters[ACTIVATES] += 1
-                        row = np.int64(requests.row[request])
-                        open_row[bank] = row
-                        rank = bank // machine.banks_per_rank
+                        row = np.int64(row_of[request])
+                        banks[OPEN_ROW, bank] = row
+                        rank = bank >> rank_shift
                         scalars[OPEN_BANKS] |= bit
-                        if state.open_count[c, rank] == 0:
-                            state.open_since[c, rank] = cycle
-                        state.open_count[c, rank] += 1
+                        if ranks[rank, OPEN_COUNT] == 0:
+                            ranks[rank, OPEN_SINCE] = cycle
+                        ranks[rank, OPEN_COUNT] += 1
                         found = np.int64(0)
-                        for i in range(queue_length[bank]):
-                            if requests.row[queue[bank * depth + i]] == row:
+                        for i in range(banks[QUEUE_LENGTH, bank]):
+                            if row_of[queue[bank * depth + i]] == row:
                                 found |= one << i
-                        hit_positions[bank] = found
-                        activate_ready[bank] = max(activate_ready[bank], cycle + machine.activate_activate)
-                        column_ready[0, bank] = cycle + machine.activate_read
-                        column_ready[1, bank] = cycle + machine.activate_write
-                        precharge_ready[bank] = max(precharge_ready[bank], cycle + machine.activate_precharge)
-                        window = state.window[c, rank]
-                        if window[5] > 0 and cycle >= window[window[4]]:
-                            window[4] = (window[4] + 1) & 3
-                            window[5] -= 1
-                        window[(window[4] + window[5]) & 3] = cycle + machine.four_activates
-                        window[5] += 1
-                        blocked = window[window[4]] if window[5] == 4 else np.int64(0)
+                        banks[HIT_POSITIONS, bank] = found
+                        banks[ACTIVATE_READY, bank] = max(
+                            banks[ACTIVATE_READY, bank], cycle + machine.activate_activate
+                        )
+                        banks[READ_READY, bank] = cycle + machine.activate_read
+                        banks[WRITE_READY, bank] = cycle + machine.activate_write
+                        banks[PRECHARGE_READY, bank] = max(
+                            banks[PRECHARGE_READY, bank], cycle + machine.activate_precharge
+                        )
+                        window = ranks[rank]
+                        if window[WINDOW_LENGTH] > 0 and cycle >= window[window[WINDOW_HEAD]]:
+                            window[WINDOW_HEAD] = (window[WINDOW_HEAD] + 1) & 3
+                            window[WINDOW_LENGTH] -= 1
+                        window[(window[WINDOW_HEAD] + window[WINDOW_LENGTH]) & 3] = cycle + machine.four_activates
+                        window[WINDOW_LENGTH] += 1
+                        blocked = window[window[WINDOW_HEAD]] if window[WINDOW_LENGTH] == 4 else np.int64(0)
                         for i in range(machine.groups_per_rank):
                             slot = rank * machine.groups_per_rank + i
-                            at = max(blocked, cycle + machine.activate_delta[group, slot])
+                            at = max(blocked, cycle + activate_delta[group, slot])
                             group_ready[slot] = max(group_ready[slot], at)
                         _record(log, cycle, ACTIVATE, bank, request)
-                        # Every other activate of this rank waits at least tRRD_S.
+                        # Every other activate waits at least tRRD_S (with several ranks: of its own rank).
                         ready &= scalars[OPEN_BANKS]
-                    _choose_next(
-                        bank, group, machine, scalars, open_row, hits, activate_ready, column_ready,
-                        precharge_ready, next_ready, next_slot, queue_length, hit_positions, write_positions,
-                    )  # fmt: skip
-                    command_ready = cycle + 1
+                        if (waiting_row & ~scalars[OPEN_BANKS]) != 0:
+                            soonest = min(soonest, cycle + machine.activate_gap)
+                            waiting_row &= scalars[OPEN_BANKS]
+                    _choose_next(bank, group, groups, row_hit_cap, scalars, banks)
+                    if (scalars[MIXED_BANKS] & bit) != 0:
+                        soonest = cycle + 1
+                    else:
+                        soonest = min(soonest, max(banks[NEXT_READY, bank], group_ready[banks[NEXT_SLOT, bank]]))
                     if not machine.dual_command:
                         break
+                if (waiting_row | waiting_column) != 0:
+                    soonest = cycle + 1
                 command_ready = min(command_ready, soonest)
 
         # 4. One transaction moves from the read queue or the write buffer to the queue of its bank.
-        write_count = scalars[WRITE_COUNT]
-        escaping = scalars[ESCAPE_LINE] >= 0
-        room = ~scalars[FULL_BANKS]
+        escaping = escape_line >= 0
+        room = ~full_banks
         if (
-            scalars[DRAIN] == 0
+            drain == 0
             and not escaping
-            and (
-                write_count >= machine.write_buffer
-                or (write_count > machine.write_drain_threshold and scalars[QUEUED] == 0)
-            )
+            and (write_count >= machine.write_buffer or (write_count > machine.write_drain_threshold and queued == 0))
         ):
-            scalars[DRAIN] = write_count
+            drain = write_count
         moved = np.int64(NONE)
-        if scalars[DRAIN] > 0:
-            if (scalars[WRITE_BANKS] & room) != 0:
-                start = scalars[WRITE_HEAD]
+        if drain > 0:
+            if (writes_of_banks & room) != 0:
+                start = write_head
                 position = np.int64(0)
-                while queue_length[requests.bank[writes[(start + position) & write_mask]]] >= depth:
+                while banks[QUEUE_LENGTH, bank_of[writes[(start + position) & write_mask]]] >= depth:
                     position += 1
                 request = writes[(start + position) & write_mask]
-                line = requests.line[request]
-                bank = np.int64(requests.bank[request])
+                line = line_of[request]
+                bank = np.int64(bank_of[request])
                 waits_for_read = False
                 if pending_reads[_slot_of(line)] > 0:
                     waits_for_read = (
-                        _find_line(line, requests, reads, scalars[READ_HEAD], scalars[READ_COUNT]) >= 0
-                        or _find_queued(line, 0, bank, requests, machine, queue, queue_length) >= 0
+                        _find_line(line, line_of, reads, read_head, read_count) >= 0
+                        or _find_queued(line, 0, bank, depth, line_of, queue, banks) >= 0
                     )
                 if waits_for_read:
-                    scalars[DRAIN] = 0
-                    if scalars[QUEUED] == 0 and (
+                    drain = 0
+                    if queued == 0 and (
                         write_count >= machine.write_buffer or write_count > machine.write_drain_threshold
                     ):
                         # Nothing is on its way and draining would start again at once: the original never ends here.
                         # Reads go first until the one this write waits for has moved.
-                        scalars[ESCAPE_LINE] = line
+                        escape_line = line
                         counters[ESCAPED_LIVELOCKS] += 1
                 else:
                     for i in range(position, 0, -1):
                         writes[(start + i) & write_mask] = writes[(start + i - 1) & write_mask]
-                    scalars[WRITE_HEAD] = (start + 1) & write_mask
-                    scalars[WRITE_COUNT] = write_count - 1
-                    scalars[DRAIN] -= 1
-                    write_banks[bank] -= 1
-                    if write_banks[bank] == 0:
-                        scalars[WRITE_BANKS] &= ~(one << bank)
+                    write_head = (start + 1) & write_mask
+                    write_count -= 1
+                    drain -= 1
+                    banks[WAITING_WRITES, bank] -= 1
+                    if banks[WAITING_WRITES, bank] == 0:
+                        writes_of_banks &= ~(one << bank)
                     moved = request
-        elif (scalars[READ_BANKS] & room) != 0:
-            start = scalars[READ_HEAD]
+        elif (reads_of_banks & room) != 0:
+            start = read_head
             position = np.int64(0)
-            while queue_length[requests.bank[reads[(start + position) & read_mask]]] >= depth:
+            while banks[QUEUE_LENGTH, bank_of[reads[(start + position) & read_mask]]] >= depth:
                 position += 1
             request = reads[(start + position) & read_mask]
-            bank = np.int64(requests.bank[request])
+            bank = np.int64(bank_of[request])
             for i in range(position, 0, -1):
                 reads[(start + i) & read_mask] = reads[(start + i - 1) & read_mask]
-            scalars[READ_HEAD] = (start + 1) & read_mask
-            scalars[READ_COUNT] -= 1
-            read_banks[bank] -= 1
-            if read_banks[bank] == 0:
-                scalars[READ_BANKS] &= ~(one << bank)
+            read_head = (start + 1) & read_mask
+            read_count -= 1
+            banks[WAITING_READS, bank] -= 1
+            if banks[WAITING_READS, bank] == 0:
+                reads_of_banks &= ~(one << bank)
             moved = request
-            if escaping and requests.line[request] == scalars[ESCAPE_LINE]:
-                scalars[ESCAPE_LINE] = NONE
+            if escaping and line_of[request] == escape_line:
+                escape_line = NONE
         if moved >= 0:
-            bank = np.int64(requests.bank[moved])
-            length = queue_length[bank]
+            bank = np.int64(bank_of[moved])
+            length = banks[QUEUE_LENGTH, bank]
             queue[bank * depth + length] = moved
-            queue_length[bank] = length + 1
+            banks[QUEUE_LENGTH, bank] = length + 1
             if length + 1 == depth:
-                scalars[FULL_BANKS] |= one << bank
+                full_banks |= one << bank
             bit = one << length
-            if open_row[bank] >= 0 and requests.row[moved] == open_row[bank]:
-                hit_positions[bank] |= bit
+            if banks[OPEN_ROW, bank] >= 0 and row_of[moved] == banks[OPEN_ROW, bank]:
+                banks[HIT_POSITIONS, bank] |= bit
             else:
-                hit_positions[bank] &= ~bit
-            if requests.is_write[moved]:
-                write_positions[bank] |= bit
+                banks[HIT_POSITIONS, bank] &= ~bit
+            if writing_of[moved]:
+                banks[WRITE_POSITIONS, bank] |= bit
             else:
-                write_positions[bank] &= ~bit
-            scalars[QUEUED] += 1
-            _choose_next(
-                bank, bank // banks_per_group, machine, scalars, open_row, hits, activate_ready, column_ready,
-                precharge_ready, next_ready, next_slot, queue_length, hit_positions, write_positions,
-            )  # fmt: skip
-            at = max(next_ready[bank], group_ready[next_slot[bank]])
+                banks[WRITE_POSITIONS, bank] &= ~bit
+            queued += 1
+            _choose_next(bank, bank >> group_shift, groups, row_hit_cap, scalars, banks)
+            at = max(banks[NEXT_READY, bank], group_ready[banks[NEXT_SLOT, bank]])
             if (scalars[MIXED_BANKS] >> bank) & 1:
                 at = cycle + 1
             command_ready = min(command_ready, max(at, cycle + 1))
 
         # 5. The oldest waiting request is accepted if its queue has room.
-        if head >= 0 and requests.arrival[head] <= cycle:
-            line = requests.line[head]
-            bank = np.int64(requests.bank[head])
+        if head >= 0 and arrival_of[head] <= cycle:
+            line = line_of[head]
+            bank = np.int64(bank_of[head])
             slot = _slot_of(line)
             accepted = False
-            if requests.is_write[head]:
-                if scalars[WRITE_COUNT] < machine.write_buffer:
+            if writing_of[head]:
+                if write_count < machine.write_buffer:
                     accepted = True
-                    requests.complete[head] = cycle + 2
+                    complete_of[head] = cycle + 2
                     if pending_writes[slot] > 0 and (
-                        _find_line(line, requests, writes, scalars[WRITE_HEAD], scalars[WRITE_COUNT]) >= 0
-                        or _find_queued(line, 1, bank, requests, machine, queue, queue_length) >= 0
+                        _find_line(line, line_of, writes, write_head, write_count) >= 0
+                        or _find_queued(line, 1, bank, depth, line_of, queue, banks) >= 0
                     ):
                         counters[ABSORBED_WRITES] += 1
                     else:
                         pending_writes[slot] += 1
-                        writes[(scalars[WRITE_HEAD] + scalars[WRITE_COUNT]) & write_mask] = head
-                        scalars[WRITE_COUNT] += 1
-                        write_banks[bank] += 1
-                        scalars[WRITE_BANKS] |= one << bank
-            elif scalars[READ_COUNT] < machine.read_queue:
+                        writes[(write_head + write_count) & write_mask] = head
+                        write_count += 1
+                        banks[WAITING_WRITES, bank] += 1
+                        writes_of_banks |= one << bank
+            elif read_count < machine.read_queue:
                 accepted = True
                 if pending_writes[slot] > 0 and (
-                    _find_line(line, requests, writes, scalars[WRITE_HEAD], scalars[WRITE_COUNT]) >= 0
-                    or _find_queued(line, 1, bank, requests, machine, queue, queue_length) >= 0
+                    _find_line(line, line_of, writes, write_head, write_count) >= 0
+                    or _find_queued(line, 1, bank, depth, line_of, queue, banks) >= 0
                 ):
-                    requests.complete[head] = cycle + 2
+                    complete_of[head] = cycle + 2
                     counters[FORWARDED_READS] += 1
                 else:
-                    scalars[READS_OPEN] += 1
+                    reads_open += 1
                     same = np.int64(NONE)
                     if pending_reads[slot] > 0:
-                        same = _find_line(line, requests, reads, scalars[READ_HEAD], scalars[READ_COUNT])
+                        same = _find_line(line, line_of, reads, read_head, read_count)
                         if same < 0:
-                            same = _find_queued(line, 0, bank, requests, machine, queue, queue_length)
+                            same = _find_queued(line, 0, bank, depth, line_of, queue, banks)
                     if same >= 0:
                         counters[MERGED_READS] += 1
-                        requests.next_merged[head] = requests.next_merged[same]
-                        requests.next_merged[same] = head
+                        merged_of[head] = merged_of[same]
+                        merged_of[same] = head
                     else:
                         pending_reads[slot] += 1
-                        reads[(scalars[READ_HEAD] + scalars[READ_COUNT]) & read_mask] = head
-                        scalars[READ_COUNT] += 1
-                        read_banks[bank] += 1
-                        scalars[READ_BANKS] |= one << bank
+                        reads[(read_head + read_count) & read_mask] = head
+                        read_count += 1
+                        banks[WAITING_READS, bank] += 1
+                        reads_of_banks |= one << bank
             if accepted:
-                requests.accept[head] = cycle
-                head = requests.next_in_channel[head]
+                accept_of[head] = cycle
+                head = next_of[head]
 
         # The next cycle in which anything can happen.
-        upcoming = min(command_ready, scalars[NEXT_REFRESH])
-        room = ~scalars[FULL_BANKS]
-        write_count = scalars[WRITE_COUNT]
-        draining = scalars[DRAIN] > 0 or (
-            scalars[ESCAPE_LINE] < 0
-            and (
-                write_count >= machine.write_buffer
-                or (write_count > machine.write_drain_threshold and scalars[QUEUED] == 0)
-            )
+        upcoming = min(command_ready, next_refresh)
+        room = ~full_banks
+        draining = drain > 0 or (
+            escape_line < 0
+            and (write_count >= machine.write_buffer or (write_count > machine.write_drain_threshold and queued == 0))
         )
-        if ((scalars[WRITE_BANKS] if draining else scalars[READ_BANKS]) & room) != 0:
+        if ((writes_of_banks if draining else reads_of_banks) & room) != 0:
             upcoming = cycle + 1
         if head >= 0:
-            if requests.is_write[head]:
+            if writing_of[head]:
                 has_room = write_count < machine.write_buffer
             else:
-                has_room = scalars[READ_COUNT] < machine.read_queue
+                has_room = read_count < machine.read_queue
             if has_room:
-                upcoming = min(upcoming, max(cycle + 1, requests.arrival[head]))
-        elif stop_when_accepted or (stop_when_done and scalars[READS_OPEN] == 0):
+                upcoming = min(upcoming, max(cycle + 1, arrival_of[head]))
+        elif stop_when_accepted or (stop_when_done and reads_open == 0):
             until_cycle = cycle + 1
         cycle = max(upcoming, cycle + 1)
 
     scalars[DONE_BEFORE] = max(scalars[DONE_BEFORE], min(cycle, until_cycle))
+    scalars[POINTER] = pointer
+    scalars[DRAIN] = drain
+    scalars[ESCAPE_LINE] = escape_line
+    scalars[READ_HEAD] = read_head
+    scalars[READ_COUNT] = read_count
+    scalars[WRITE_HEAD] = write_head
+    scalars[WRITE_COUNT] = write_count
+    scalars[READ_BANKS] = reads_of_banks
+    scalars[WRITE_BANKS] = writes_of_banks
+    scalars[FULL_BANKS] = full_banks
+    scalars[QUEUED] = queued
+    scalars[NEXT_REFRESH] = next_refresh
+    scalars[REFRESH_RANK] = refresh_rank
+    scalars[REFRESHES_DUE] = refreshes_due
+    scalars[READS_OPEN] = reads_open
     scalars[VISIT] = cycle
     scalars[FIFO_HEAD] = head
     scalars[COMMAND_READY] = command_ready
     return finished
+
+
+@njit(cache=True)
+def advance_all(until_cycle: int, machine: Machine, state: Channels, requests: Requests, log: CommandLog) -> None:
+    """Run every channel through the cycles before `until_cycle`; nothing is recorded."""
+    for c in range(state.scalars.shape[0]):
+        advance(c, until_cycle, False, False, machine, state, requests, log)
+
+
+def open_ranks(state: Channels) -> tuple[Int64, Int64]:
+    """Open banks of every rank and the cycle since which there are any; int64 [channels, ranks] each."""
+    return state.ranks[:, :, OPEN_COUNT], state.ranks[:, :, OPEN_SINCE]
 
 
 def counters(totals: list[int], active_cycles: int, idle_cycles: int) -> DramCounters:

@@ -524,6 +524,18 @@ def advance(
     return finished
 
 
+@njit(cache=True)
+def advance_all(until_cycle: int, machine: Machine, state: Channels, requests: Requests, log: CommandLog) -> None:
+    """Run every channel through the cycles before `until_cycle`; nothing is recorded."""
+    for c in range(state.scalars.shape[0]):
+        advance(c, until_cycle, False, False, machine, state, requests, log)
+
+
+def open_ranks(state: Channels) -> tuple[Int64, Int64]:
+    """Open banks of every rank and the cycle since which there are any; int64 [channels, units] each."""
+    return state.open_count, state.open_since
+
+
 def counters(totals: list[int], active_cycles: int, idle_cycles: int) -> DramCounters:
     """Name the columns of `Channels.counters`, summed over the channels."""
     return DramCounters(

@@ -50,17 +50,17 @@ class CommandLog(NamedTuple):
 
 
 def empty_requests(rows: int) -> Requests:
-    """A table of `rows` requests that nobody has filled."""
+    """A table with room for `rows` requests; its contents mean nothing yet."""
     return Requests(
-        line=np.zeros(rows, np.int64),
-        bank=np.zeros(rows, np.int32),
-        row=np.zeros(rows, np.int32),
-        is_write=np.zeros(rows, np.uint8),
-        arrival=np.zeros(rows, np.int64),
-        next_in_channel=np.full(rows, NONE, np.int64),
-        accept=np.full(rows, NONE, np.int64),
-        complete=np.full(rows, NONE, np.int64),
-        next_merged=np.full(rows, NONE, np.int64),
+        line=np.empty(rows, np.int64),
+        bank=np.empty(rows, np.int32),
+        row=np.empty(rows, np.int32),
+        is_write=np.empty(rows, np.uint8),
+        arrival=np.empty(rows, np.int64),
+        next_in_channel=np.empty(rows, np.int64),
+        accept=np.empty(rows, np.int64),
+        complete=np.empty(rows, np.int64),
+        next_merged=np.empty(rows, np.int64),
     )
 
 

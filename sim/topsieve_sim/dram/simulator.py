@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topsieve_sim.dram import dramsim3, ramulator
-from topsieve_sim.dram.address import bank_index, checked_addresses, decode
+from topsieve_sim.dram.address import checked_addresses, decode
 from topsieve_sim.dram.config import DramConfig, Policy
 from topsieve_sim.dram.energy import DramEnergy, dram_energy
 from topsieve_sim.dram.requests import (
@@ -23,6 +23,7 @@ from topsieve_sim.dram.requests import (
     empty_requests,
 )
 from topsieve_sim.dram.result import CommandStream, DramCounters
+from topsieve_sim.dram.submit import Numbering, field_bits, fill_rows, link_rows
 from topsieve_sim.errors import InputError
 
 _POLICIES: dict[Policy, ModuleType] = {Policy.DRAMSIM3: dramsim3, Policy.RAMULATOR: ramulator}
@@ -47,11 +48,10 @@ class DramSimulator:
         self._machine = self._policy.machine(config)
         self._state = self._policy.fresh_channels(config)
         channels = config.organization.channels
-        self._tail = np.full(channels, NONE, np.int64)
+        self._bits = field_bits(config)
+        self._tails = np.full(channels, NONE, np.int64)
         self._requests = empty_requests(0)
-        self._addresses = np.zeros(0, np.int64)
-        self._row_of = np.zeros(0, np.int64)
-        self._number_of = np.zeros(0, np.int64)
+        self._numbering = _empty_numbering(0)
         self._size = 0
         self._open = np.zeros(0, np.int64)
         self._cycle = 0
@@ -82,23 +82,10 @@ class DramSimulator:
         InputError
             an address outside the memory, a shape that does not fit, a negative cycle.
         """
-        rows, channel = self._append(addresses, is_write, arrival_cycles)
-        if rows.size:
-            following = self._requests.next_in_channel
-            same = channel[1:] == channel[:-1]
-            following[rows[:-1][same]] = rows[1:][same]
-            firsts = np.flatnonzero(np.concatenate(([True], ~same)))
-            lasts = np.flatnonzero(np.concatenate((~same, [True])))
-            heads = self._state.scalars[:, self._policy.FIFO_HEAD]
-            for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
-                c = int(channel[first])
-                if heads[c] == NONE:
-                    heads[c] = rows[first]
-                else:
-                    following[self._tail[c]] = rows[first]
-                self._tail[c] = rows[last]
-            self._open = np.concatenate((self._open, rows))
-        return range(self._size - rows.size, self._size)
+        first, channel_of = self._append(addresses, is_write, arrival_cycles)
+        heads = self._state.scalars[:, self._policy.FIFO_HEAD]
+        link_rows(first, channel_of, self._numbering, self._requests, heads, self._tails)
+        return range(first, self._size)
 
     def submit_in_order(
         self, addresses: ArrayLike, is_write: ArrayLike = False, arrival_cycles: ArrayLike = 0
@@ -111,32 +98,34 @@ class DramSimulator:
         waiting = np.flatnonzero(self._state.scalars[:, self._policy.FIFO_HEAD] != NONE)
         if waiting.size:
             raise InputError("requests still wait to be accepted", field="submit_in_order", value=int(waiting[0]))
-        rows, channel = self._append(addresses, is_write, arrival_cycles)
-        channel_of = np.empty_like(channel)
-        first = self._size - rows.size
-        channel_of[self._number_of[rows] - first] = channel
+        first, channel_of = self._append(addresses, is_write, arrival_cycles)
         heads = self._state.scalars[:, self._policy.FIFO_HEAD]
         table = self._requests
         accepted = self._cycle - 1
-        for c, row in zip(channel_of.tolist(), self._row_of[first : self._size].tolist(), strict=True):
+        rows = self._numbering.row_of[first : self._size]
+        for c, row in zip(channel_of.tolist(), rows.tolist(), strict=True):
             table.arrival[row] = max(int(table.arrival[row]), accepted + 1)
             heads[c] = row
             self._run(c, NEVER, stop_when_accepted=True)
             accepted = int(table.accept[row])
-        self._open = np.concatenate((self._open, rows))
         return range(first, self._size)
 
     def advance(self, to_cycle: int) -> None:
         """Simulate every cycle before `to_cycle`."""
-        if to_cycle > self._cycle:
+        if to_cycle <= self._cycle:
+            return
+        if self._logs[0].cycle.size:
             for c in range(self.config.organization.channels):
                 self._run(c, to_cycle)
-            self._cycle = to_cycle
+        else:
+            self._policy.advance_all(to_cycle, self._machine, self._state, self._requests, self._logs[0])
+        self._cycle = to_cycle
 
     def finish(self) -> int:
         """Advance through the cycle of the last completion of everything submitted; returns the cycle after it."""
+        scalars = self._state.scalars
         for c in range(self.config.organization.channels):
-            if self._state.scalars[c, self._policy.FIFO_HEAD] != NONE or self._state.scalars[c, self._policy.READS_OPEN]:
+            if scalars[c, self._policy.FIFO_HEAD] != NONE or scalars[c, self._policy.READS_OPEN]:
                 self._run(c, NEVER, stop_when_done=True)
         if self._open.size:
             self.advance(int(self._requests.complete[self._open].max()) + 1)
@@ -146,7 +135,7 @@ class DramSimulator:
         """Requests completed before `cycle` and not yet reported: numbers and completion cycles, by cycle then number."""
         cycles = self._requests.complete[self._open]
         done = (cycles != NONE) & (cycles < self._cycle)
-        numbers, cycles = self._number_of[self._open[done]], cycles[done]
+        numbers, cycles = self._numbering.number_of[self._open[done]], cycles[done]
         self._open = self._open[~done]
         order = np.lexsort((numbers, cycles))
         return numbers[order], cycles[order]
@@ -162,9 +151,9 @@ class DramSimulator:
     def counters(self) -> DramCounters:
         """Events of all cycles before `cycle`, summed over the channels."""
         totals = self._state.counters.sum(axis=0).tolist()
-        opened = self._state.open_count > 0
-        active = int(totals[self._policy.ACTIVE_CYCLES] + (self._cycle - self._state.open_since[opened]).sum())
-        return self._policy.counters(totals, active, self._state.open_count.size * self._cycle - active)
+        open_count, open_since = self._policy.open_ranks(self._state)
+        active = int(totals[self._policy.ACTIVE_CYCLES] + (self._cycle - open_since[open_count > 0]).sum())
+        return self._policy.counters(totals, active, open_count.size * self._cycle - active)
 
     def energy(self) -> DramEnergy:
         """Energy of all cycles before `cycle`."""
@@ -189,56 +178,58 @@ class DramSimulator:
         """
         if self._logs[0].cycle.size == 0:
             raise InputError("commands were not recorded", field="record_commands", value=False, allowed="True")
-        return _merged(self.config, self._logs, self._requests, self._addresses)
+        return _merged(self.config, self._logs, self._requests, self._numbering.address)
 
-    def _append(self, addresses: ArrayLike, is_write: ArrayLike, arrival_cycles: ArrayLike) -> tuple[Int64, Int64]:
-        """Fill table rows grouped by channel (locality); returns the rows and their channels."""
+    def _append(self, addresses: ArrayLike, is_write: ArrayLike, arrival_cycles: ArrayLike) -> tuple[int, Int64]:
+        """Fill table rows; returns the first row and the channel of each request."""
         address = checked_addresses(self.config, addresses)
         count = address.size
-        write = _spread("is_write", is_write, count).astype(np.uint8)
-        arrival = _spread("arrival_cycles", arrival_cycles, count).astype(np.int64)
+        write = _spread("is_write", is_write, count, np.uint8)
+        arrival = _spread("arrival_cycles", arrival_cycles, count, np.int64)
         if count and int(arrival.min()) < 0:
             raise InputError("must not be negative", field="arrival_cycles", value=int(arrival.min()), allowed=">= 0")
-        location = decode(self.config, address)
-        self._reserve(self._size + count)
-        rows = slice(self._size, self._size + count)
-        order = np.argsort(location.channel.astype(np.uint16), kind="stable")
-        table = self._requests
-        table.line[rows] = (address // self.config.organization.access_bytes)[order]
-        table.bank[rows] = bank_index(self.config, location)[order]
-        table.row[rows] = location.row[order]
-        table.is_write[rows] = write[order]
-        table.arrival[rows] = np.maximum(arrival, self._cycle)[order]
-        self._addresses[rows] = address[order]
-        self._number_of[rows] = order + self._size
-        self._row_of[order + self._size] = np.arange(rows.start, rows.stop)
+        first = self._size
+        self._reserve(first + count)
+        channel_of: Int64 = fill_rows(
+            first,
+            address,
+            write,
+            arrival,
+            self._cycle,
+            self._bits,
+            self.config.organization.channels,
+            self._requests,
+            self._numbering,
+        )
         self._size += count
-        return np.arange(rows.start, rows.stop), location.channel[order]
+        self._open = np.concatenate((self._open, np.arange(first, self._size)))
+        return first, channel_of
 
     def _reserve(self, rows: int) -> None:
         """Make the table at least `rows` long, doubling it."""
-        if rows <= self._addresses.size:
+        if rows <= self._numbering.address.size:
             return
-        target = max(rows, 2 * self._addresses.size)
-        grown = empty_requests(target)
-        for old, new in zip(self._requests, grown, strict=True):
+        target = max(rows, 2 * self._numbering.address.size)
+        requests, numbering = empty_requests(target), _empty_numbering(target)
+        for old, new in zip((*self._requests, *self._numbering), (*requests, *numbering), strict=True):
             new[: self._size] = old[: self._size]
-        self._requests = grown
-        for name in ("_addresses", "_row_of", "_number_of"):
-            longer = np.zeros(target, np.int64)
-            longer[: self._size] = getattr(self, name)[: self._size]
-            setattr(self, name, longer)
+        self._requests, self._numbering = requests, numbering
 
     def _column(self, values: Int64, numbers: range | slice | Int64) -> Int64:
         index: slice | Int64 = slice(numbers.start, numbers.stop) if isinstance(numbers, range) else numbers
-        result: Int64 = values[self._row_of[: self._size][index]]
+        result: Int64 = values[self._numbering.row_of[: self._size][index]]
         return result
 
-    def _run(
-        self, c: int, until_cycle: int, *, stop_when_accepted: bool = False, stop_when_done: bool = False
-    ) -> None:
+    def _run(self, c: int, until_cycle: int, *, stop_when_accepted: bool = False, stop_when_done: bool = False) -> None:
         while not self._policy.advance(
-            c, until_cycle, stop_when_accepted, stop_when_done, self._machine, self._state, self._requests, self._logs[c]
+            c,
+            until_cycle,
+            stop_when_accepted,
+            stop_when_done,
+            self._machine,
+            self._state,
+            self._requests,
+            self._logs[c],
         ):
             grown = empty_log(2 * self._logs[c].cycle.size)
             used = int(self._logs[c].used[0])
@@ -248,13 +239,20 @@ class DramSimulator:
             self._logs[c] = grown
 
 
-def _spread(field: str, values: ArrayLike, count: int) -> NDArray[Any]:
+def _empty_numbering(rows: int) -> Numbering:
+    return Numbering(
+        row_of=np.empty(rows, np.int64), number_of=np.empty(rows, np.int64), address=np.empty(rows, np.int64)
+    )
+
+
+def _spread(field: str, values: ArrayLike, count: int, dtype: type[np.generic]) -> NDArray[Any]:
     array = np.asarray(values)
     if array.dtype.kind not in "iub":
         raise InputError("must hold integers or booleans", field=field, value=str(array.dtype))
     if array.ndim and array.shape != (count,):
         raise InputError("needs one value per address", field=field, value=array.shape, allowed=f"({count},)")
-    return np.broadcast_to(array, (count,))
+    # Contiguous, so that the kernels keep one signature.
+    return np.ascontiguousarray(np.broadcast_to(array, (count,)), dtype=dtype)
 
 
 def _merged(config: DramConfig, logs: list[CommandLog], requests: Requests, addresses: Int64) -> CommandStream:
