@@ -17,6 +17,7 @@ from topsieve_sim.engine.program import AttentionWork
 from topsieve_sim.engine.selection import select_cycles
 from topsieve_sim.golden.attention import machine_attention, quantise_operands
 from topsieve_sim.golden.progressive import integer_threshold
+from topsieve_sim.golden.topk_latency import LOAD_TO_COMMAND
 from topsieve_sim.report import Stall, Traffic, Unit
 from topsieve_sim.timing import attention as timing
 from topsieve_sim.trace import AttentionGroup, Trace
@@ -207,7 +208,10 @@ def _value_selection(
     config: AcceleratorConfig,
     generator: np.random.Generator,
 ) -> list[NDArray[np.int64]]:
-    """Selection cycles of every row of every descriptor; rows of one descriptor that select nothing have none."""
+    """Cycles between load and filter of the local top-k engine, for every row of every descriptor.
+
+    The selector takes its command `LOAD_TO_COMMAND` cycles after the last probability; 0 where all values are kept.
+    """
     bits = config.formats.probability_bits
     drawn = [
         number
@@ -220,14 +224,15 @@ def _value_selection(
         kept = [np.full(size.size, work[number].kept) for number, size in zip(drawn, sizes, strict=True)]
         cycles = select_cycles(config, np.concatenate(sizes), np.concatenate(kept), None, bits, generator)
         bounds = np.cumsum([size.size for size in sizes])[:-1]
-        found = dict(zip(drawn, np.split(cycles, bounds), strict=True))
+        found = dict(zip(drawn, np.split(cycles + LOAD_TO_COMMAND, bounds), strict=True))
     result = []
     for number, (descriptor, decided) in enumerate(zip(work, decisions, strict=True)):
         if number in found:
             result.append(found[number])
         elif decided.probability is not None:
             kept_rows = np.full(decided.row_keys.size, descriptor.kept)
-            result.append(select_cycles(config, decided.row_keys, kept_rows, decided.probability, bits, generator))
+            cycles = select_cycles(config, decided.row_keys, kept_rows, decided.probability, bits, generator)
+            result.append(cycles + LOAD_TO_COMMAND)
         else:
             result.append(np.zeros(decided.row_keys.size, np.int64))
     return result

@@ -12,6 +12,7 @@ from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.energy import Action, Component, cascade_score_bits
 from topsieve_sim.engine.ledger import Cost, UnitCycles
 from topsieve_sim.errors import InputError
+from topsieve_sim.golden.topk_latency import LOAD_TO_COMMAND, filter_stages
 from topsieve_sim.report import Stall, Traffic, Unit
 from topsieve_sim.timing.latencies import attention_latencies, beats
 from topsieve_sim.trace.ops import (
@@ -104,7 +105,10 @@ def _cost(
 
 
 def _topk(op: TopK, config: AcceleratorConfig, select_cycles: int) -> Cost:
-    """Second top-k engine: each repeat loads from the importance memory, selects, filters."""
+    """Second top-k engine, one repeat after the other: loads from the importance memory, selects, filters.
+
+    The rows of `timing.topk.topk_times` with one bank and an output that never stalls.
+    """
     if op.n > config.capacity:
         raise InputError(
             "more scores than the top-k engine holds",
@@ -116,7 +120,7 @@ def _topk(op: TopK, config: AcceleratorConfig, select_cycles: int) -> Cost:
     load = beats(op.n, machine.lanes)
     sift = beats(op.n, config.topk.parallelism)
     bits = cascade_score_bits(config)
-    engine = op.repeats * (load + sift) + select_cycles
+    engine = op.repeats * (load + LOAD_TO_COMMAND + sift) + select_cycles
     passed = select_cycles * config.topk.parallelism + op.repeats * op.n
     actions = {
         (Component.IMPORTANCE, Action.READ_BIT): op.repeats * op.n * config.formats.token_importance_bits,
@@ -125,7 +129,7 @@ def _topk(op: TopK, config: AcceleratorConfig, select_cycles: int) -> Cost:
         (Component.CASCADE_TOPK, Action.COMPARE): 2 * passed,
     }
     busy = {Unit.CASCADE_TOPK: engine, Unit.IMPORTANCE: op.repeats * load}
-    return _cost(config, busy, machine.filter, actions)
+    return _cost(config, busy, filter_stages(config.topk.parallelism) + 1, actions)
 
 
 def _dot_products(rows_a: int, rows_b: int, width: int, config: AcceleratorConfig) -> Cost:
