@@ -184,20 +184,14 @@ def test_keep_is_the_share_left_at_the_end(name: str, lengths: list[int], seed: 
 
 
 def tokens_left(name: str, length: int, keep: Fraction) -> int:
-    """Counts round down, but one token stays, of pooling two; matching and EViT's rounding leave more."""
+    """Counts round down, but one token stays, of pooling and EViT two; matching may leave more."""
     if name == "tome":
         tokens = length
         for layer in range(1, SHAPE.layers + 1):
             wanted = math.floor(length * (1 - (1 - keep) * Fraction(layer, SHAPE.layers)))
             tokens = max(wanted, tokens - (tokens - 1) // 2)
         return tokens
-    if name == "evit":
-        tokens = length
-        for _ in range(3):
-            kept = 1 + math.ceil(float(keep) ** (1 / 3) * (tokens - 1))
-            tokens = min(kept + 1, tokens)
-        return tokens
-    return max(math.floor(length * keep), min(length, 2 if name == "pooling" else 1))
+    return max(math.floor(length * keep), min(length, 2 if name in ("pooling", "evit") else 1))
 
 
 @pytest.mark.parametrize("name", PROTECTS_CLS)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
-from topsieve.methods.checks import check_range, check_share
+from topsieve.methods.checks import check_count, check_range, check_share
 from topsieve.reduction.budget import Budget
 from topsieve.reduction.reducers import Drop
 from topsieve.reduction.roles import AttentionPolicy, ModelShape, Schedule, Site, Stage
@@ -35,10 +33,9 @@ class Ltp:
 
     Parameters
     ----------
-    keep : a wish for the share left after the last layer, in (0, 1]; replaces the thresholds. It stands for the rule
-        of thumb that attention received, in units of the uniform share 1 / N, is distributed exponentially with mean
-        1: a share `keep` of it lies above -ln(keep), which becomes the threshold of the last layer, in those units.
-        What is really left differs with the model: use `calibrate` for thresholds that fit one.
+    keep : a wish for the share left after the last layer, in (0, 1]; replaces the thresholds. By rule of thumb the
+        ramp then ends at 1 - keep, in units of the uniform share 1 / N, whatever N. What is really left depends on
+        the model and the text; `calibrate` finds the threshold that fits them.
     final_token_threshold : end of the linear ramp (0.01 is the paper's typical value).
     thresholds : learned threshold of each layer; replaces the ramp. Layers beyond the list have none.
     """
@@ -59,10 +56,9 @@ class Ltp:
         schedule: Schedule
         budget = Budget(threshold=0.0)
         if self.keep is not None:
-            if self.keep == 1 or shape.layers == 1:
+            if self.keep == 1:
                 return ()
-            final = -math.log(self.keep) * shape.layers / (shape.layers - 1)
-            schedule = ThresholdRamp(Site.MID_LAYER, final, budget)
+            schedule = ThresholdRamp(Site.MID_LAYER, 1 - self.keep, budget)
         elif self.thresholds:
             floored = (max(SMALLEST_THRESHOLD, threshold) for threshold in self.thresholds)
             schedule = ListedLayers(
@@ -76,28 +72,31 @@ class Ltp:
         return AttentionPolicy()
 
 
-def calibrate(scores: Tensor, keep: float) -> float:
-    """The `final_token_threshold` that leaves a share `keep` of sample tokens alive after the last layer.
-
-    Exact for the sample under the assumption that dropping tokens does not change the scores of the others: token t
-    outlives all L layers under a final threshold of up to min over l >= 1 of scores[t, l] x L / l.
+def calibrate(share_left: Callable[[Ltp], float], keep: float, trials: int = 20) -> Ltp:
+    """The method whose threshold leaves a share `keep` of sample texts, found by bisection.
 
     Parameters
     ----------
-    scores : float [T, L], mean attention of T sample tokens in each layer of the dense model (`MeanAttention`), L >= 2.
-    keep : share of the tokens to leave, in (0, 1].
+    share_left : runs the model on the sample under a method and says which share of the tokens is left.
+    keep : the share to come close to, in (0, 1].
+    trials : runs of the model; each halves the interval in which the logarithm of the threshold lies.
 
-    Raises
-    ------
-    InputError
-        `keep` is not a share.
-    ValueError
-        `scores` has another shape.
+    Returns
+    -------
+    Of all thresholds tried the one whose share came closest.
     """
     check_share("ltp", "keep", keep)
-    if scores.dim() != 2 or scores.shape[0] < 1 or scores.shape[1] < 2:
-        raise ValueError(f"scores must be [tokens >= 1, layers >= 2], got {tuple(scores.shape)}")
-    layers = scores.shape[1]
-    depth = torch.arange(1, layers, dtype=scores.dtype, device=scores.device)
-    outlives = (scores[:, 1:] * layers / depth).amin(-1).sort(descending=True).values
-    return float(outlives[max(1, round(keep * len(outlives))) - 1])
+    check_count("ltp", "trials", trials, low=1)
+    low, high = math.log(SMALLEST_THRESHOLD), 0.0
+    best, best_miss = Ltp(), math.inf
+    for _ in range(trials):
+        middle = (low + high) / 2
+        method = Ltp(final_token_threshold=math.exp(middle))
+        share = share_left(method)
+        if abs(share - keep) < best_miss:
+            best, best_miss = method, abs(share - keep)
+        if share > keep:
+            low = middle
+        else:
+            high = middle
+    return best

@@ -56,6 +56,7 @@ class Budget:
     multiple_of : kept counts are rounded up to a multiple (hardware).
     protect_first, protect_last : tokens at the ends that always stay and count inside the budget.
     ratio_excludes_protected : the ratio applies to the unprotected tokens only, and the protected come on top.
+    reserve : slots of the count that a synthetic token takes; nothing is taken off where all tokens stay.
     """
 
     count: int | None = None
@@ -69,6 +70,7 @@ class Budget:
     protect_first: int = 0
     protect_last: int = 0
     ratio_excludes_protected: bool = False
+    reserve: int = 0
 
     def __post_init__(self) -> None:
         given = [n for n in ("count", "ratio", "remove", "threshold") if getattr(self, n) is not None]
@@ -76,7 +78,7 @@ class Budget:
             raise ValueError(f"a budget takes exactly one of count, ratio, remove, threshold; got {given or 'none'}")
         if self.ratio is not None and not 0 <= self.ratio <= 1:
             raise ValueError(f"ratio must be in [0, 1], got {self.ratio}")
-        for name in ("count", "remove", "minimum", "protect_first", "protect_last"):
+        for name in ("count", "remove", "minimum", "protect_first", "protect_last", "reserve"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ValueError(f"{name} must not be negative, got {value}")
@@ -105,6 +107,8 @@ class Budget:
                 wanted = protected + rounded(share * max(base - protected, 0), self.rounding)
             else:
                 wanted = rounded(share * base, self.rounding)
+        if wanted < current:
+            wanted -= self.reserve
         wanted = max(wanted, self.minimum, protected)
         wanted = -(-wanted // self.multiple_of) * self.multiple_of
         return min(wanted, current)
