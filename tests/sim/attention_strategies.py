@@ -25,7 +25,10 @@ def machines(draw: Any) -> AcceleratorConfig:
             "dot_product": {"multipliers": draw(st.sampled_from([4, 8, 16, 64])), "lane_split": 4},
             "weighted_sum": {"multipliers": draw(st.sampled_from([4, 8, 32])), "lane_split": 4},
             "softmax": {"lanes": lanes},
-            "topk": {"selector": "quick", "parallelism": draw(st.sampled_from([2, 4, 8]))},
+            "topk": {
+                "selector": draw(st.sampled_from(["quick", "radix", "bitonic"])),
+                "parallelism": draw(st.sampled_from([2, 4, 8])),
+            },
             "memory": {
                 "model": "ideal",
                 "channels": draw(st.sampled_from([1, 2])),

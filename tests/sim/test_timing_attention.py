@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from sim.attention_strategies import machines, patterns
 from topsieve_sim.arch import AcceleratorConfig
+from topsieve_sim.golden.attention import flush_cycles
+from topsieve_sim.golden.topk import SELECTOR_CODES, select_cycles
 from topsieve_sim.stepped.attention import SteppedAttention
 from topsieve_sim.timing import attention_kernel as kernel
 from topsieve_sim.timing.attention import AttentionGroup, attention_events
@@ -43,10 +46,28 @@ def groups(draw: Any, config: AcceleratorConfig) -> AttentionGroup:
         kept=kept,
         head_dim=draw(st.integers(1, 8)),
         lsb_flags=rng.random(rows) < (share := draw(st.sampled_from([0.0, 0.3, 1.0]))),
-        select_cycles=rng.integers(0, draw(st.sampled_from([1, 30])), rows),
         row_keys=rng.integers(1, keys + 1, rows) if draw(st.booleans()) else None,
         progressive=share > 0 or draw(st.booleans()),
     )
+
+
+def with_scores(config: AcceleratorConfig, group: AttentionGroup, seed: int) -> tuple[AttentionGroup, list[list[int]]]:
+    """Scores for the top-k engine, and the group with the selection times that follow from them."""
+    rng = np.random.default_rng(seed)
+    row_keys = np.full(group.heads * group.queries, group.keys) if group.row_keys is None else group.row_keys
+    top = rng.choice([2, 1 << config.formats.probability_bits])
+    scores = [rng.integers(0, top, n) for n in row_keys]
+    topk = config.topk
+    code = SELECTOR_CODES[topk.selector]
+    cycles = [
+        select_cycles(
+            row, group.kept, code, topk.parallelism, config.formats.probability_bits, topk.seed, topk.radix_bits
+        )[0]
+        for row in scores
+    ]
+    flush = flush_cycles(np.concatenate(scores), row_keys, group.kept, topk.parallelism)
+    timed = dataclasses.replace(group, select_cycles=np.array(cycles), flush_cycles=flush)
+    return timed, [row.tolist() for row in scores]
 
 
 @settings(max_examples=250, deadline=None)
@@ -54,9 +75,9 @@ def groups(draw: Any, config: AcceleratorConfig) -> AttentionGroup:
 def test_fast_times_equal_the_stepped_machine(
     data: st.DataObject, config: AcceleratorConfig, memory: Any, output: Any
 ) -> None:
-    group = data.draw(groups(config))
+    group, scores = with_scores(config, data.draw(groups(config)), data.draw(st.integers(0, 2**32 - 1)))
     times, events = attention_events(config, group, memory_ready=memory, output_ready=output)
-    stepped = SteppedAttention(config, group)
+    stepped = SteppedAttention(config, group, scores)
     log = stepped.run(memory.tolist(), output.tolist())
     assert len(log) == events.shape[0]
     for line, row in zip(log, events, strict=True):

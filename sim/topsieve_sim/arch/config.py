@@ -130,6 +130,11 @@ class AcceleratorConfig(_Part):
                     f"{name}.multipliers / lane_split must divide softmax.lanes = {self.softmax.lanes} or be a multiple "
                     f"of it, got {array.multipliers} / {array.lane_split} = {segments}"
                 )
+        if self.topk.parallelism % self.softmax.lanes and self.softmax.lanes % self.topk.parallelism:
+            raise ValueError(
+                f"topk.parallelism must divide softmax.lanes = {self.softmax.lanes} or be a multiple of it, "
+                f"got {self.topk.parallelism}"
+            )
         return self
 
     @property

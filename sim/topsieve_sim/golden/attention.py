@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from topsieve_sim.arch.config import AcceleratorConfig
@@ -176,6 +177,35 @@ def attention(
         token_importance=probability.sum(axis=(0, 1)),
         head_importance=np.abs(output).sum(axis=(1, 2)),
     )
+
+
+@njit(cache=True)
+def flush_cycles(
+    probability: NDArray[np.int64], row_keys: NDArray[np.int64], kept: int, parallelism: int
+) -> NDArray[np.int64]:
+    """Whether the last filtered row completes a beat of survivors and leaves a partial one, 0 or 1, int64 [rows].
+
+    The rest then leaves the top-k engine one cycle later. `probability` holds the rows one after the other,
+    `row_keys[r]` elements each; `parallelism` is that of the engine.
+    """
+    flush = np.zeros(row_keys.size, np.int64)
+    begin = 0
+    for row in range(row_keys.size):
+        keys = row_keys[row]
+        scores = probability[begin : begin + keys]
+        begin += keys
+        border = (keys - 1) // parallelism * parallelism
+        wanted = min(kept, keys)
+        survivors = keys - border
+        if wanted < keys:
+            kth = np.partition(scores, keys - wanted)[keys - wanted]
+            quota = wanted - np.count_nonzero(scores > kth) - np.count_nonzero(scores[:border] == kth)
+            tied = np.count_nonzero(scores[border:] == kth)
+            survivors = np.count_nonzero(scores[border:] > kth) + min(max(quota, 0), tied)
+        before = wanted - survivors
+        waiting = (before - 1) % parallelism + 1 if before > 0 else 0
+        flush[row] = 1 if waiting + survivors > parallelism else 0
+    return flush
 
 
 def machine_attention(

@@ -1,6 +1,6 @@
 """The attention unit clock by clock: the stepped units wired together, driven by an issuer and a fetch sequencer.
 
-Beats carry names, not numbers: which rows are repeated and how long each selection takes are inputs, as they are for
+Beats carry names, not numbers, except inside the top-k engine: which rows are repeated is an input, as it is for
 `topsieve_sim.timing.attention`, whose every event this model defines. A beat is `(row, second_pass, index, last)`.
 """
 
@@ -25,9 +25,14 @@ Beat = tuple[int, bool, int, bool]
 
 
 class SteppedAttention:
-    """One attention group on one machine; `run` returns a line of events for each started row, in start order."""
+    """One attention group on one machine; `run` returns a line of events for each started row, in start order.
 
-    def __init__(self, config: AcceleratorConfig, group: AttentionGroup) -> None:
+    `row_scores` are the probabilities that the top-k engine selects from, row by row; needed where `kept` < `keys`.
+    """
+
+    def __init__(
+        self, config: AcceleratorConfig, group: AttentionGroup, row_scores: Sequence[Sequence[int]] = ()
+    ) -> None:
         shape = group.shape(config)
         interval, weighted_interval, head_dim, progressive = shape[0], shape[1], shape[6], shape[12]
         self.group = group
@@ -44,9 +49,7 @@ class SteppedAttention:
             lambda beat: beat, cycles.dot_product + interval - 1, cycles.dot_product_depth, interval
         )
         self.softmax = SoftmaxUnit(cycles, self._outcome)
-        self.selection = Selection(
-            cycles, np.broadcast_to(group.select_cycles, self.rows).tolist(), self.row_keys, self._survivor_beats
-        )
+        self.selection = Selection(config, row_scores, group.kept, self._survivor_beats)
         self.weighted = WeightedSumArray(cycles, weighted_interval, lambda row: row[0])
         self.memory = IdealMemory(cycles.lanes, cycles.memory_bytes_per_cycle, cycles.memory_latency)
 

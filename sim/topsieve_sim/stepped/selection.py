@@ -1,82 +1,105 @@
-"""The top-k engine as the attention unit sees it: load a row, select for a given time, filter into a survivor bank."""
+"""Local value selection clock by clock: width adapter, admission gate, the top-k engine, survivor banks."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from topsieve_sim.arch.config import AcceleratorConfig
 from topsieve_sim.stepped.base import SteppedUnit
 from topsieve_sim.stepped.delay import Delay
-from topsieve_sim.timing.latencies import AttentionLatencies, beats
+from topsieve_sim.stepped.topk import TopKEngine, stepped_selector
+from topsieve_sim.timing.latencies import SURVIVOR_READ, attention_latencies, beats
 
 
 class Selection(SteppedUnit):
-    """Beats in and out: `(row, second_pass, index, last)`.
+    """Beats in and out: `(row, second_pass, index, last)`; the engine inside sees the row's real scores.
+
+    A row enters the engine with a survivor bank reserved for it, so the engine's output never stalls. Where a beat is
+    wider than the engine, an adapter feeds it in parts.
 
     Parameters
     ----------
-    select_cycles : cycles between the load and the filter phase of each row.
-    row_keys : elements of each row; the filter reads `topk_lanes` of them a cycle.
+    row_scores : scores of each row, non-negative.
+    kept : how many to keep of each row.
     survivor_beats : beats that the survivors of a row fill.
     """
 
     def __init__(
         self,
-        cycles: AttentionLatencies,
-        select_cycles: list[int],
-        row_keys: list[int],
+        config: AcceleratorConfig,
+        row_scores: Sequence[Sequence[int]],
+        kept: int,
         survivor_beats: Callable[[int], int],
     ) -> None:
-        self.lanes = cycles.topk_lanes
-        self.select_cycles = select_cycles
-        self.row_keys = row_keys
+        cycles = attention_latencies(config)
+        selector = stepped_selector(
+            config.topk.selector,
+            config.topk.parallelism,
+            config.formats.probability_bits,
+            config.topk.seed,
+            config.topk.radix_bits,
+        )
+        self.lanes = cycles.lanes
+        self.part_lanes = min(cycles.lanes, cycles.topk_lanes)
+        self.engine = TopKEngine(selector, config.capacity, self.part_lanes, cycles.banks)
+        self.row_scores = row_scores
+        self.kept = kept
         self.survivor_beats = survivor_beats
-        self.bank_credits = cycles.banks
-        self.loading = True
-        self.name: tuple[int, bool] = (0, False)
-        self.waiting = 0
-        self.passes_left = 0
-        self.filter_delay = Delay(cycles.filter)
+        self.bank_credits = cycles.survivor_banks
+        self.inside = False
+        self.parts: deque[tuple[tuple[int, ...], int, int, int]] = deque()
+        self.names: deque[tuple[int, bool]] = deque()
+        self.complete_delay = Delay(SURVIVOR_READ)
         self.survivors: deque[tuple[int, bool, int, bool]] = deque()
         self.finished_rows: set[int] = set()
 
     def offer(self) -> Any | None:
         return self.survivors[0] if self.survivors else None
 
+    def _open(self) -> bool:
+        """Whether the engine takes a part in this cycle: a row's first needs a survivor bank."""
+        return self.engine.accepts() and (self.inside or self.bank_credits > 0)
+
     def accepts(self) -> bool:
-        return self.loading
+        if self.part_lanes == self.lanes:
+            return self._open()
+        return not self.parts or (len(self.parts) == 1 and self.inside)
 
     def tick(self, taken: Any | None, sent: bool) -> None:
-        filtered = self._phase(taken)
+        part = None
+        if self.part_lanes == self.lanes:
+            part = self._split(taken)[0] if taken is not None else None
+        elif self.parts and self._open():
+            part = self.parts.popleft()
+        if taken is not None:
+            if taken[2] == 0:
+                self.names.append(taken[:2])
+            if self.part_lanes < self.lanes:
+                self.parts.extend(self._split(taken))
+        if part is not None:
+            self.bank_credits -= not self.inside
+            self.inside = not part[2]
+
+        survivor = self.engine.offer()
+        self.engine.tick(part, survivor is not None)
+        complete = self.complete_delay.tick(self.names.popleft() if survivor is not None and survivor[2] else None)
         if sent:
-            row, _, _, last = self.survivors.popleft()
-            self.bank_credits += last
-        complete = self.filter_delay.tick(filtered)
+            self.bank_credits += self.survivors.popleft()[3]
         if complete is not None:
             row, second = complete
             count = self.survivor_beats(row)
             self.survivors.extend((row, second, i, i == count - 1) for i in range(count))
             self.finished_rows.add(row)
 
-    def _phase(self, taken: Any | None) -> tuple[int, bool] | None:
-        """Load, select and filter; the row whose last filter pass is in this cycle."""
-        if self.loading:
-            if taken is not None and taken[3]:
-                self.name = taken[:2]
-                self.loading = False
-                self.waiting = self.select_cycles[taken[0]]
-            return None
-        if self.passes_left == 0:
-            if self.waiting > 0:
-                self.waiting -= 1
-                return None
-            if self.bank_credits == 0:
-                return None
-            self.bank_credits -= 1
-            self.passes_left = beats(self.row_keys[self.name[0]], self.lanes)
-        self.passes_left -= 1
-        if self.passes_left > 0:
-            return None
-        self.loading = True
-        return self.name
+    def _split(self, beat: tuple[int, bool, int, bool]) -> list[tuple[tuple[int, ...], int, int, int]]:
+        row, _, index, last = beat
+        scores = self.row_scores[row][index * self.lanes : (index + 1) * self.lanes]
+        count = beats(len(scores), self.part_lanes)
+        parts = []
+        for i in range(count):
+            part = tuple(scores[i * self.part_lanes : (i + 1) * self.part_lanes])
+            padded = part + (0,) * (self.part_lanes - len(part))
+            parts.append((padded, len(part), int(last and i == count - 1), self.kept))
+        return parts

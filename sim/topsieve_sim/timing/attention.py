@@ -39,7 +39,10 @@ class AttentionGroup:
     Parameters
     ----------
     lsb_flags : rows whose first pass is discarded, bool [heads * queries] or one bool for all.
-    select_cycles : selection cycles of the top-k engine, int [heads * queries] or one number; unused when all are kept.
+    select_cycles : cycles of the top-k engine's selector, command to result (`golden.topk.select_cycles`), int
+        [heads * queries] or one number; unused when all are kept.
+    flush_cycles : 1 for rows whose survivors overflow the packer with the last filtered row
+        (`golden.attention.flush_cycles`), else 0; int [heads * queries] or one number.
     row_keys : keys each row attends to (a prefix; causal masks), int [heads * queries]; default `keys`.
     progressive : the key planes stay until the decision; default: a second pass is possible (`key_lsb_bits` > 0 and
         enabled in the configuration).
@@ -53,6 +56,7 @@ class AttentionGroup:
     head_dim: int
     lsb_flags: NDArray[np.bool_] | bool = False
     select_cycles: NDArray[np.int64] | int = 0
+    flush_cycles: NDArray[np.int64] | int = 0
     row_keys: NDArray[np.int64] | None = None
     progressive: bool | None = None
     query_bits: int | None = None
@@ -77,6 +81,7 @@ class AttentionGroup:
         for name, array in (
             ("lsb_flags", self.lsb_flags),
             ("select_cycles", self.select_cycles),
+            ("flush_cycles", self.flush_cycles),
             ("row_keys", self.row_keys),
         ):
             if isinstance(array, np.ndarray) and array.shape != (rows,):
@@ -192,17 +197,19 @@ def _run(
     row_keys = np.empty(rows, np.int64)
     lsb_flags = np.empty(rows, np.bool_)
     select_cycles = np.empty(rows, np.int64)
+    flush_cycles = np.empty(rows, np.int64)
     for g, group in enumerate(groups):
         part = slice(offsets[g], offsets[g + 1])
         row_keys[part] = group.keys if group.row_keys is None else group.row_keys
         lsb_flags[part] = group.lsb_flags
         select_cycles[part] = group.select_cycles
+        flush_cycles[part] = group.flush_cycles
     shapes = np.array([group.shape(config) for group in groups], np.int64).reshape(len(groups), 13)
     tables = np.zeros((len(groups), UNITS, CAUSES), np.int64)
     sizes = np.zeros((len(groups), BYTE_KINDS), np.int64)
     events = np.zeros((rows + int(lsb_flags.sum()) if record else 0, EVENTS), np.int64)
     cycles = many_group_times(
-        attention_latencies(config), shapes, offsets, row_keys, lsb_flags, select_cycles, memory_ready, output_ready,
+        attention_latencies(config), shapes, offsets, row_keys, lsb_flags, select_cycles, flush_cycles, memory_ready, output_ready,
         tables, sizes, events,
     )  # fmt: skip
     return AttentionTimes(cycles=cycles, unit_cycles=tables, dram_bytes=sizes), events

@@ -98,6 +98,7 @@ def group_times(
     row_keys: NDArray[np.int64],
     lsb_flags: NDArray[np.bool_],
     select_cycles: NDArray[np.int64],
+    flush_cycles: NDArray[np.int64],
     memory_ready: NDArray[np.bool_],
     output_ready: NDArray[np.bool_],
     table: NDArray[np.int64],
@@ -106,7 +107,7 @@ def group_times(
 ) -> int:
     """Cycles of one group that starts in cycle 0; adds to `table` [UNITS, CAUSES] and `size` [BYTE_KINDS].
 
-    `row_keys`, `lsb_flags` and `select_cycles` are per row (head-major). `events` is [0, EVENTS] or has one line for
+    `row_keys`, `lsb_flags`, `select_cycles` and `flush_cycles` are per row (head-major). `events` is [0, EVENTS] or has one line for
     each started row (rows plus rows with an LSB flag).
     """
     lanes = machine.lanes
@@ -127,7 +128,7 @@ def group_times(
     exponential_ring = np.full(machine.exponential_beats, -1, np.int64)
     score_rows = np.full(machine.row_slots, -1, np.int64)
     exponential_rows = np.full(machine.row_slots, -1, np.int64)
-    survivor_ring = np.full(banks, -1, np.int64)
+    survivor_ring = np.full(machine.survivor_banks, -1, np.int64)
     value_ring = np.zeros(banks, np.int64)
     output_ring = np.full(machine.output_rows, -1, np.int64)
     finals = 0
@@ -183,7 +184,12 @@ def group_times(
     exponential_cursor = 0
     normalise_last = -1
     normalise_cursor = 0
-    topk_free = 0
+    topk_last = -1
+    adapter_free = 0
+    result_taken = -1
+    filter_last = -1
+    topk_rows = np.zeros(banks, np.int64)
+    narrow = lanes > machine.topk_lanes
     topk_cursor = 0
     weighted_last = -weighted_interval
     weighted_cursor = 0
@@ -301,7 +307,7 @@ def group_times(
         if select:
             # Probabilities into the top-k engine, which holds the whole row.
             earliest = max(decided, normalise_last + 1)
-            taken_last = topk_free - 1
+            taken = survivors_at = starved = 0
             for i in range(count):
                 credit_at = earliest
                 if probabilities >= machine.normalise_depth:
@@ -311,23 +317,42 @@ def group_times(
                 earliest = normalise_last + 1
                 exponential_ring[(first_beat + i) % machine.exponential_beats] = normalise_last
                 offered = normalise_last + machine.normalise
-                taken = max(offered, taken_last + 1)
-                topk_cursor = _account(table, TOPK, topk_cursor, offered, offered, taken, 1)
+                entering = max(offered, topk_last + 1)
+                if narrow:
+                    taken = max(offered, adapter_free)
+                    entering = max(taken, topk_last) + 1
+                if i == 0:
+                    survivors_at = survivor_ring[finals % machine.survivor_banks] + 1
+                    starved = max(entering, topk_rows[final])
+                    entering = max(starved, survivors_at)
+                parts = 1
+                if narrow:
+                    held = min(size_in_keys - i * lanes, lanes)
+                    parts = (held + machine.topk_lanes - 1) // machine.topk_lanes
+                else:
+                    taken = entering
+                topk_last = entering + parts - 1
+                adapter_free = topk_last + 1 if i == 0 and parts == 1 else topk_last
                 probability_ring[probabilities % machine.normalise_depth] = taken
                 probabilities += 1
-                taken_last = taken
                 if i == 0:
                     first_probability = taken
-            last_probability = taken_last
+            last_probability = taken
             exponential_rows[slot] = normalise_last
-            selected = taken_last + 1 + select_cycles[row]
-            table[TOPK, BUSY] += select_cycles[row]
-            topk_cursor = selected
+            # The selector works on one row while the next is loaded; the filter follows when the row before has passed.
+            command = max(topk_last + machine.topk_command, result_taken + 1)
+            selected = command + select_cycles[row]
+            result_taken = max(selected, filter_last + 1)
             passes = (size_in_keys + machine.topk_lanes - 1) // machine.topk_lanes
-            sifted = max(selected, survivor_ring[final] + 1)
-            topk_cursor = _account(table, TOPK, topk_cursor, selected, selected, sifted, passes)
-            topk_free = sifted + passes
-            filtered = topk_free - 1 + machine.filter
+            filter_last = result_taken + passes
+            topk_rows[final] = filter_last + 1
+            filtered = filter_last + machine.topk_filter + flush_cycles[row]
+            # Selecting or filtering is work; before it, the engine waits for a survivor bank or for the row.
+            blocked = max(min(survivors_at, command) - max(starved, topk_cursor), 0)
+            table[TOPK, DOWNSTREAM] += blocked
+            table[TOPK, INPUT] += max(command - topk_cursor, 0) - blocked
+            table[TOPK, BUSY] += filter_last + 1 - max(command, topk_cursor)
+            topk_cursor = filter_last + 1
 
         # The key bank of a finished head takes the next head, then the value rows follow.
         if head_done and next_loaded < heads:
@@ -387,7 +412,7 @@ def group_times(
         if not select:
             exponential_rows[slot] = normalise_last
             last_probability = weighted_last
-        survivor_ring[final] = weighted_last
+        survivor_ring[finals % machine.survivor_banks] = weighted_last
         value_ring[final] = weighted_last + weighted_interval
         left_last = next_ready(output_ready, max(weighted_last + weighted_latency, left_last + 1))
         output_ring[finals % machine.output_rows] = left_last
@@ -447,6 +472,7 @@ def many_group_times(
     row_keys: NDArray[np.int64],
     lsb_flags: NDArray[np.bool_],
     select_cycles: NDArray[np.int64],
+    flush_cycles: NDArray[np.int64],
     memory_ready: NDArray[np.bool_],
     output_ready: NDArray[np.bool_],
     tables: NDArray[np.int64],
@@ -461,7 +487,7 @@ def many_group_times(
         a, b = row_offset[g], row_offset[g + 1]
         cycles[g] = group_times(
             machine, shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], shape[6], shape[7], shape[8],
-            shape[9], shape[10], shape[11], shape[12] != 0, row_keys[a:b], lsb_flags[a:b], select_cycles[a:b],
+            shape[9], shape[10], shape[11], shape[12] != 0, row_keys[a:b], lsb_flags[a:b], select_cycles[a:b], flush_cycles[a:b],
             memory_ready, output_ready, tables[g], sizes[g], events,
         )  # fmt: skip
     return cycles

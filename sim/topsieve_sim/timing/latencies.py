@@ -10,11 +10,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from topsieve_sim.arch.config import AcceleratorConfig
+from topsieve_sim.golden.topk_latency import LOAD_TO_COMMAND, filter_stages
 
 # Column sums are read, added to and written back: address, RAM output, adder.
 IMPORTANCE_LATENCY_CYCLES = 3
 # Rows chosen but not finished by the dot-product array: the running one and the next.
 ISSUE_ROWS = 2
+# From a survivor beat's handshake to the cycle in which the survivor bank can deliver it: write, read.
+SURVIVOR_READ = 2
 # Finished output rows the weighted-sum array can hold.
 OUTPUT_ROWS = 2
 
@@ -50,7 +53,9 @@ class AttentionLatencies(NamedTuple):
     normalise: int
     normalise_depth: int
     topk_lanes: int
-    filter: int
+    topk_command: int
+    topk_filter: int
+    survivor_banks: int
     weighted_sum: int
     output_rows: int
     memory_latency: int
@@ -89,8 +94,11 @@ def attention_latencies(config: AcceleratorConfig) -> AttentionLatencies:
         normalise=normalise,
         normalise_depth=normalise + 2,
         topk_lanes=config.topk.parallelism,
-        # Comparison, compaction, packing, survivor buffer read.
-        filter=3 + tree_levels(config.topk.parallelism),
+        topk_command=LOAD_TO_COMMAND,
+        # Filter, output FIFO, survivor bank: a row's survivors can be read once its last beat is in.
+        topk_filter=filter_stages(config.topk.parallelism) + 1 + SURVIVOR_READ,
+        # Rows in the engine's own banks, one that is weighted and one whose values are fetched.
+        survivor_banks=banks + 2,
         # Value word read, product, tree over the rows of a word, accumulator, rounding.
         weighted_sum=1 + 1 + tree_levels(min(lanes, weighted)) + 1 + 1,
         output_rows=OUTPUT_ROWS,
