@@ -22,8 +22,8 @@ def _solver():
         tool_or_skip(lambda tool=tool: executable(tool))
 
 
-def affine_bits(picked):
-    return (3 * picked + 1)[:BITS]
+def affine_bits(picked, left):
+    return left == (3 * picked + 1)[:BITS]
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_pipeline_computes_in_order_for_longer(stages, depth, interval):
 def test_a_wrong_function_is_refuted():
     with pytest.raises(ProofError, match="bmc failed"):
         prove(
-            PipelineProof(CreditPipeline(Affine(BITS, 1), 2), lambda picked: (3 * picked)[:BITS]),
+            PipelineProof(CreditPipeline(Affine(BITS, 1), 2), lambda picked, left: left == (3 * picked)[:BITS]),
             depth=6,
             mode=Mode.BOUNDED,
         )

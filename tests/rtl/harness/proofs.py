@@ -46,9 +46,9 @@ class FifoProof(Elaboratable):
 class PipelineProof(Elaboratable):
     """The credit pipeline: its FIFO cannot overflow, order and function hold, nothing waits for ever."""
 
-    def __init__(self, pipeline: CreditPipeline, function) -> None:
+    def __init__(self, pipeline: CreditPipeline, matches) -> None:
         self.pipeline = pipeline
-        self.function = function
+        self.matches = matches
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -56,7 +56,7 @@ class PipelineProof(Elaboratable):
         assume_stream(m, unit.i, "input")
         m.d.comb += unit.o.ready.eq(AnySeq(1))
         assert_stream(m, unit.o, "output")
-        order = OrderCheck(m, unit.i, unit.o, unit.depth, self.function)
+        order = OrderCheck(m, unit.i, unit.o, unit.depth, self.matches)
         never_starves(m, order.inside != 0, unit.o.valid, unit.latency_cycles, "output")
         never_starves(m, order.inside == 0, unit.i.ready, unit.interval, "input")
         full = Signal()
