@@ -28,6 +28,8 @@ class Provenance(StrEnum):
 
     MEASURED = "measured"
     """Equal to a configuration whose behaviour is tested against measured data."""
+    PUBLISHED = "published"
+    """Taken from one published parameter set; behaviour not compared with measured data."""
     JEDEC_CLASS = "jedec-class"
     """Typical of the speed class; no single data sheet stands behind it."""
 

@@ -12,15 +12,75 @@ ready when both have passed.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from topsieve_sim.dram.bits import lowest_bit
-from topsieve_sim.dram.config import DramConfig, PagePolicy
-from topsieve_sim.dram.constraints import dramsim3_constraints
+from topsieve_sim.dram.dramsim3_state import (
+    ABSORBED_WRITES,
+    ACT,
+    ACTIVATE_READY,
+    ACTIVATES,
+    ACTIVE_CYCLES,
+    COLUMN_BANKS,
+    COMMAND_READY,
+    CONFLICTS,
+    DONE_BEFORE,
+    DRAIN,
+    DUAL_COMMANDS,
+    ESCAPE_LINE,
+    ESCAPED_LIVELOCKS,
+    FIFO_HEAD,
+    FORWARDED_READS,
+    FULL_BANKS,
+    HASH_SLOTS,
+    HIT_POSITIONS,
+    HITS,
+    MERGED_READS,
+    MIXED_BANKS,
+    NEXT_READY,
+    NEXT_REFRESH,
+    NEXT_SLOT,
+    OPEN_BANKS,
+    OPEN_COUNT,
+    OPEN_ROW,
+    OPEN_SINCE,
+    POINTER,
+    PRE,
+    PRECHARGE_READY,
+    PRECHARGES,
+    QUEUE_LENGTH,
+    QUEUED,
+    RD,
+    READ_BANKS,
+    READ_COMMANDS,
+    READ_COUNT,
+    READ_HEAD,
+    READ_READY,
+    READS_OPEN,
+    REFRESH_RANK,
+    REFRESH_READY,
+    REFRESHES,
+    REFRESHES_DUE,
+    ROW_HITS,
+    VISIT,
+    WAITING_READS,
+    WAITING_WRITES,
+    WINDOW_HEAD,
+    WINDOW_LENGTH,
+    WR,
+    WRITE_BANKS,
+    WRITE_COMMANDS,
+    WRITE_COUNT,
+    WRITE_HEAD,
+    WRITE_POSITIONS,
+    WRITE_READY,
+    Channels,
+    Machine,
+    counters,
+    fresh_channels,
+    machine,
+    open_ranks,
+)
 from topsieve_sim.dram.requests import (
     ACTIVATE,
     NEVER,
@@ -33,274 +93,48 @@ from topsieve_sim.dram.requests import (
     Int64,
     Requests,
 )
-from topsieve_sim.dram.result import DramCounters
 
-# What a bank would issue next; also the row of `Channels.group_ready`.
-_ACT, _PRE, _RD, _WR = 0, 1, 2, 3
-_KINDS = 4
-_HASH_SLOTS = 1024
-
-# Columns of `Channels.scalars`.
-(
-    VISIT,
-    DONE_BEFORE,
-    POINTER,
-    DRAIN,
-    ESCAPE_LINE,
-    READ_HEAD,
-    READ_COUNT,
-    WRITE_HEAD,
-    WRITE_COUNT,
-    READ_BANKS,
-    WRITE_BANKS,
-    FULL_BANKS,
-    QUEUED,
-    NEXT_REFRESH,
-    REFRESH_RANK,
-    REFRESHES_DUE,
-    FIFO_HEAD,
-    READS_OPEN,
-    COMMAND_READY,
-    OPEN_BANKS,
-    COLUMN_BANKS,
-    MIXED_BANKS,
-) = range(22)
-_SCALARS = 22
-
-# Rows of `Channels.banks`; each holds one value per bank.
-(
-    OPEN_ROW,
-    HITS,
-    ACTIVATE_READY,
-    READ_READY,
-    WRITE_READY,
-    PRECHARGE_READY,
-    REFRESH_READY,
-    NEXT_READY,
-    NEXT_SLOT,
-    QUEUE_LENGTH,
-    HIT_POSITIONS,
-    WRITE_POSITIONS,
-    WAITING_READS,
-    WAITING_WRITES,
-) = range(14)
-_BANK_ROWS = 14
-
-# Rows of `Channels.ranks`.
-WINDOW_HEAD, WINDOW_LENGTH, OPEN_COUNT, OPEN_SINCE = 4, 5, 6, 7
-_RANK_COLUMNS = 8
-
-# Columns of `Channels.counters`; the names are those of `topsieve_sim.dram.result.COUNTERS`.
-(
-    READ_COMMANDS,
-    WRITE_COMMANDS,
-    ACTIVATES,
-    PRECHARGES,
-    CONFLICTS,
-    REFRESHES,
-    DUAL_COMMANDS,
-    ROW_HITS,
-    FORWARDED_READS,
-    MERGED_READS,
-    ABSORBED_WRITES,
-    ACTIVE_CYCLES,
-    ESCAPED_LIVELOCKS,
-) = range(13)
-_COUNTERS = 13
-
-
-class Machine(NamedTuple):
-    """What the kernel needs to know of the configuration."""
-
-    banks: int
-    banks_per_rank: int
-    groups: int
-    groups_per_rank: int
-    ranks: int
-    group_shift: int
-    """Bank number to bank group."""
-    rank_shift: int
-    bank_queue: int
-    read_queue: int
-    write_buffer: int
-    row_hit_cap: int
-    write_drain_threshold: int
-    closed_page: int
-    dual_command: int
-    read_done: int
-    read_precharge: int
-    write_precharge: int
-    read_activate: int
-    write_activate: int
-    read_refresh: int
-    activate_read: int
-    activate_write: int
-    activate_precharge: int
-    activate_activate: int
-    precharge_activate: int
-    precharge_refresh: int
-    refresh_activate: int
-    refresh_interval: int
-    four_activates: int
-    column_gap: int
-    """Least cycles from a column command to any other of the channel, at least 1."""
-    activate_gap: int
-    """Least cycles from an activate to any other of the channel, at least 1."""
-    column_delta: Int64
-    """int64 [2, groups, 2 * groups]: cycles from a read or write in a group to reads, then writes, of every group."""
-    activate_delta: Int64
-    """int64 [groups, groups]: cycles from an activate to an activate in every group."""
-
-
-class Channels(NamedTuple):
-    """State of all channels; the first axis is the channel."""
-
-    scalars: Int64
-    counters: Int64
-    banks: Int64
-    """int64 [channels, rows, banks]: open row; hits since its activate; cycle from which the bank itself allows an
-    activate, read, write, precharge and refresh; its next command's cycle (NEVER without waiting commands) and index into
-    `group_ready`; length of its queue; bit p set if the p-th waiting command hits the open row, or is a write; entries of
-    the read queue and of the write buffer that go to it."""
-    group_ready: Int64
-    """int64 [channels, 4 * groups]: activate, precharge (always 0), read, write as far as the group is concerned."""
-    queue: Int64
-    """int64 [channels, banks * bank_queue]: requests in order of arrival."""
-    ranks: Int64
-    """int64 [channels, ranks, 8]: ends of up to four activate windows, their ring's head and length; open banks, and the
-    cycle since which there are any."""
-    reads: Int64
-    """int64 [channels, ring]: read queue."""
-    writes: Int64
-    line_counts: NDArray[np.int16]
-    """int16 [channels, 2, 1024]: pending reads, then writes, by hashed line."""
-
-
-def machine(config: DramConfig) -> Machine:
-    """The kernel's view of a configuration."""
-    table, organization, controller = dramsim3_constraints(config), config.organization, config.controller
-    groups, per_rank = organization.groups_per_channel, organization.bank_groups
-    column = np.zeros((2, groups, 2 * groups), np.int64)
-    activate = np.full((groups, groups), -NEVER, np.int64)
-    for source in range(groups):
-        for target in range(groups):
-            if source // per_rank != target // per_rank:
-                cycles = (
-                    table.read_read_other_rank,
-                    table.read_write_other_rank,
-                    table.write_read_other_rank,
-                    table.write_write_other_rank,
-                )
-            else:
-                same = source == target
-                cycles = (
-                    table.read_read_same_group if same else table.read_read_other_group,
-                    table.read_write_same_rank,
-                    table.write_read_same_group if same else table.write_read_other_group,
-                    table.write_write_same_group if same else table.write_write_other_group,
-                )
-                activate[source, target] = (
-                    table.activate_activate_same_group if same else table.activate_activate_other_group
-                )
-            column[0, source, target], column[0, source, groups + target] = cycles[0], cycles[1]
-            column[1, source, target], column[1, source, groups + target] = cycles[2], cycles[3]
-    return Machine(
-        banks=organization.banks_per_channel,
-        banks_per_rank=organization.banks_per_rank,
-        groups=groups,
-        groups_per_rank=per_rank,
-        ranks=organization.ranks,
-        group_shift=organization.banks_per_group.bit_length() - 1,
-        rank_shift=organization.banks_per_rank.bit_length() - 1,
-        bank_queue=controller.bank_queue,
-        read_queue=controller.read_queue,
-        write_buffer=controller.write_buffer,
-        row_hit_cap=controller.row_hit_cap,
-        write_drain_threshold=controller.write_drain_threshold,
-        closed_page=int(controller.page is PagePolicy.CLOSED),
-        dual_command=int(controller.dual_command),
-        read_done=table.read_done,
-        read_precharge=table.read_precharge,
-        write_precharge=table.write_precharge,
-        read_activate=table.read_activate,
-        write_activate=table.write_activate,
-        read_refresh=table.read_refresh,
-        activate_read=table.activate_read,
-        activate_write=table.activate_write,
-        activate_precharge=table.activate_precharge,
-        activate_activate=table.activate_activate_same_bank,
-        precharge_activate=table.precharge_activate,
-        precharge_refresh=table.precharge_refresh,
-        refresh_activate=table.refresh_activate,
-        refresh_interval=table.refresh_interval,
-        four_activates=table.four_activates,
-        column_gap=max(1, int(column.min())),
-        activate_gap=max(1, int(activate.min())),
-        column_delta=column,
-        activate_delta=activate,
-    )
-
-
-def fresh_channels(config: DramConfig) -> Channels:
-    """All channels at cycle 0: every bank closed, every queue empty."""
-    organization, controller = config.organization, config.controller
-    channels, banks, groups = organization.channels, organization.banks_per_channel, organization.groups_per_channel
-
-    def zeros(*shape: int) -> Int64:
-        return np.zeros((channels, *shape), np.int64)
-
-    def ring(entries: int) -> Int64:
-        return zeros(1 << (entries - 1).bit_length() if entries > 1 else 1)
-
-    scalars = zeros(_SCALARS)
-    scalars[:, ESCAPE_LINE] = NONE
-    scalars[:, FIFO_HEAD] = NONE
-    scalars[:, COMMAND_READY] = NEVER
-    scalars[:, NEXT_REFRESH] = dramsim3_constraints(config).refresh_interval
-    state = zeros(_BANK_ROWS, banks)
-    state[:, OPEN_ROW] = NONE
-    state[:, NEXT_READY] = NEVER
-    return Channels(
-        scalars=scalars,
-        counters=zeros(_COUNTERS),
-        banks=state,
-        group_ready=zeros(_KINDS * groups),
-        queue=zeros(banks * controller.bank_queue),
-        ranks=zeros(organization.ranks, _RANK_COLUMNS),
-        reads=ring(controller.read_queue),
-        writes=ring(controller.write_buffer),
-        line_counts=np.zeros((channels, 2, _HASH_SLOTS), np.int16),
-    )
+__all__ = [
+    "FIFO_HEAD",
+    "READS_OPEN",
+    "ACTIVE_CYCLES",
+    "advance",
+    "advance_all",
+    "counters",
+    "fresh_channels",
+    "machine",
+    "open_ranks",
+]
 
 
 @njit(cache=True)
 def _slot_of(line: int) -> int:
-    return (line ^ (line >> 10) ^ (line >> 20)) & (_HASH_SLOTS - 1)
+    return (line ^ (line >> 10) ^ (line >> 20)) & (HASH_SLOTS - 1)
 
 
 @njit(cache=True)
 def _choose_next(bank: int, group: int, groups: int, row_hit_cap: int, scalars: Int64, banks: Int64) -> None:
     """Renew the next command of a bank after its queue or its row changed."""
-    bit = np.int64(1) << bank
-    column = np.int64(0)
-    mixed = np.int64(0)
+    bit = 1 << bank
+    column = 0
+    mixed = 0
     if banks[QUEUE_LENGTH, bank] == 0:
         banks[NEXT_READY, bank] = NEVER
     elif banks[OPEN_ROW, bank] < 0:
         banks[NEXT_READY, bank] = banks[ACTIVATE_READY, bank]
-        banks[NEXT_SLOT, bank] = _ACT * groups + group
+        banks[NEXT_SLOT, bank] = ACT * groups + group
     else:
         found = banks[HIT_POSITIONS, bank]
         if (found & 1) == 0 and (found == 0 or banks[HITS, bank] >= row_hit_cap):
             banks[NEXT_READY, bank] = banks[PRECHARGE_READY, bank]
-            banks[NEXT_SLOT, bank] = _PRE * groups + group
+            banks[NEXT_SLOT, bank] = PRE * groups + group
             if found != 0:
                 mixed = bit
         else:
             writes = found & banks[WRITE_POSITIONS, bank]
             is_write = (writes >> lowest_bit(found)) & 1
             banks[NEXT_READY, bank] = banks[READ_READY + is_write, bank]
-            banks[NEXT_SLOT, bank] = (_RD + is_write) * groups + group
+            banks[NEXT_SLOT, bank] = (RD + is_write) * groups + group
             column = bit
             if writes != 0 and writes != found:
                 mixed = bit
@@ -312,7 +146,7 @@ def _choose_next(bank: int, group: int, groups: int, row_hit_cap: int, scalars: 
 def _close(bank: int, rank: int, cycle: int, scalars: Int64, counters: Int64, banks: Int64, ranks: Int64) -> None:
     banks[OPEN_ROW, bank] = NONE
     banks[HITS, bank] = 0
-    scalars[OPEN_BANKS] &= ~(np.int64(1) << bank)
+    scalars[OPEN_BANKS] &= ~(1 << bank)
     ranks[rank, OPEN_COUNT] -= 1
     if ranks[rank, OPEN_COUNT] == 0:
         counters[ACTIVE_CYCLES] += cycle - ranks[rank, OPEN_SINCE]
@@ -387,7 +221,7 @@ def advance(
     accept_of, complete_of, merged_of = requests.accept, requests.complete, requests.next_merged
     read_mask = reads.size - 1
     write_mask = writes.size - 1
-    one = np.int64(1)
+    one = 1
 
     pointer = scalars[POINTER]
     drain = scalars[DRAIN]
@@ -427,11 +261,11 @@ def advance(
         if cycle >= command_ready:
             acted = False
             command_ready = NEVER
-            frozen = np.int64(0)
+            frozen = 0
             if refreshes_due > 0:
                 rank = refresh_rank
                 first_bank = rank * machine.banks_per_rank
-                refresh_at = np.int64(0)
+                refresh_at = 0
                 any_open = False
                 for bank in range(first_bank, first_bank + machine.banks_per_rank):
                     frozen |= one << bank
@@ -472,8 +306,8 @@ def advance(
                     command_ready = refresh_at
 
             if not acted:
-                ready = np.int64(0)
-                soonest = np.int64(NEVER)
+                ready = 0
+                soonest = NEVER
                 for bank in range(bank_count):
                     at = max(banks[NEXT_READY, bank], group_ready[banks[NEXT_SLOT, bank]])
                     if at <= cycle:
@@ -494,7 +328,7 @@ def advance(
                             found & banks[WRITE_POSITIONS, bank] if kind == 1 else found & ~banks[WRITE_POSITIONS, bank]
                         )
                         if wanted != 0:
-                            at = max(banks[READ_READY + kind, bank], group_ready[(_RD + kind) * groups + group])
+                            at = max(banks[READ_READY + kind, bank], group_ready[(RD + kind) * groups + group])
                             if at <= cycle:
                                 ready_column |= one << bank
                             else:
@@ -510,7 +344,7 @@ def advance(
                 while ready != 0 and picks < 2:
                     # Round robin: the pointer moves before it is used.
                     pointer = pointer + 1
-                    after = ready & (np.int64(-1) << pointer) if pointer < bank_count else np.int64(0)
+                    after = ready & (-1 << pointer) if pointer < bank_count else 0
                     bank = lowest_bit(after) if after != 0 else lowest_bit(ready)
                     pointer = bank
                     bit = one << bank
@@ -518,28 +352,28 @@ def advance(
                     group = bank >> group_shift
 
                     # The oldest waiting command of the bank whose required command is ready.
-                    kind = _ACT
-                    position = np.int64(0)
+                    kind = ACT
+                    position = 0
                     if banks[OPEN_ROW, bank] >= 0:
                         if (ready_row & bit) != 0:
-                            kind = _PRE
+                            kind = PRE
                         else:
                             found = banks[HIT_POSITIONS, bank]
                             position = lowest_bit(found)
-                            kind = _RD + ((banks[WRITE_POSITIONS, bank] >> position) & 1)
+                            kind = RD + ((banks[WRITE_POSITIONS, bank] >> position) & 1)
                             if (scalars[MIXED_BANKS] & bit) != 0:
-                                reading = group_ready[_RD * groups + group] <= cycle
+                                reading = group_ready[RD * groups + group] <= cycle
                                 reading = reading and banks[READ_READY, bank] <= cycle
-                                writing = group_ready[_WR * groups + group] <= cycle
+                                writing = group_ready[WR * groups + group] <= cycle
                                 writing = writing and banks[WRITE_READY, bank] <= cycle
                                 if not reading:
                                     found &= banks[WRITE_POSITIONS, bank]
                                 elif not writing:
                                     found &= ~banks[WRITE_POSITIONS, bank]
                                 position = lowest_bit(found)
-                                kind = _RD + ((banks[WRITE_POSITIONS, bank] >> position) & 1)
-                    is_column = kind >= _RD
-                    if kind == _PRE:
+                                kind = RD + ((banks[WRITE_POSITIONS, bank] >> position) & 1)
+                    is_column = kind >= RD
+                    if kind == PRE:
                         counters[CONFLICTS] += 1
                     picks += 1
                     if picks == 2:
@@ -553,7 +387,7 @@ def advance(
 
                     request = queue[bank * depth + position]
                     if is_column:
-                        is_write = kind - _RD
+                        is_write = kind - RD
                         # Take the command out of its queue.
                         length = banks[QUEUE_LENGTH, bank] - 1
                         banks[QUEUE_LENGTH, bank] = length
@@ -572,7 +406,7 @@ def advance(
                             counters[ROW_HITS] += 1
                         banks[HITS, bank] += 1
                         for i in range(2 * groups):
-                            slot = _RD * groups + i
+                            slot = RD * groups + i
                             group_ready[slot] = max(group_ready[slot], cycle + column_delta[is_write, group, i])
                         line = line_of[request]
                         if is_write:
@@ -604,8 +438,8 @@ def advance(
                         ready &= ready_row
                         if waiting_column != 0:
                             soonest = min(soonest, cycle + machine.column_gap)
-                            waiting_column = np.int64(0)
-                    elif kind == _PRE:
+                            waiting_column = 0
+                    elif kind == PRE:
                         counters[PRECHARGES] += 1
                         _close(bank, bank >> rank_shift, cycle, scalars, counters, banks, ranks)
                         banks[ACTIVATE_READY, bank] = max(
@@ -615,14 +449,14 @@ def advance(
                         _record(log, cycle, PRECHARGE, bank, request)
                     else:
                         counters[ACTIVATES] += 1
-                        row = np.int64(row_of[request])
+                        row = int(row_of[request])
                         banks[OPEN_ROW, bank] = row
                         rank = bank >> rank_shift
                         scalars[OPEN_BANKS] |= bit
                         if ranks[rank, OPEN_COUNT] == 0:
                             ranks[rank, OPEN_SINCE] = cycle
                         ranks[rank, OPEN_COUNT] += 1
-                        found = np.int64(0)
+                        found = 0
                         for i in range(banks[QUEUE_LENGTH, bank]):
                             if row_of[queue[bank * depth + i]] == row:
                                 found |= one << i
@@ -641,7 +475,7 @@ def advance(
                             window[WINDOW_LENGTH] -= 1
                         window[(window[WINDOW_HEAD] + window[WINDOW_LENGTH]) & 3] = cycle + machine.four_activates
                         window[WINDOW_LENGTH] += 1
-                        blocked = window[window[WINDOW_HEAD]] if window[WINDOW_LENGTH] == 4 else np.int64(0)
+                        blocked = window[window[WINDOW_HEAD]] if window[WINDOW_LENGTH] == 4 else 0
                         for i in range(machine.groups_per_rank):
                             slot = rank * machine.groups_per_rank + i
                             at = max(blocked, cycle + activate_delta[group, slot])
@@ -672,16 +506,16 @@ def advance(
             and (write_count >= machine.write_buffer or (write_count > machine.write_drain_threshold and queued == 0))
         ):
             drain = write_count
-        moved = np.int64(NONE)
+        moved = NONE
         if drain > 0:
             if (writes_of_banks & room) != 0:
                 start = write_head
-                position = np.int64(0)
+                position = 0
                 while banks[QUEUE_LENGTH, bank_of[writes[(start + position) & write_mask]]] >= depth:
                     position += 1
                 request = writes[(start + position) & write_mask]
                 line = line_of[request]
-                bank = np.int64(bank_of[request])
+                bank = int(bank_of[request])
                 waits_for_read = False
                 if pending_reads[_slot_of(line)] > 0:
                     waits_for_read = (
@@ -709,11 +543,11 @@ def advance(
                     moved = request
         elif (reads_of_banks & room) != 0:
             start = read_head
-            position = np.int64(0)
+            position = 0
             while banks[QUEUE_LENGTH, bank_of[reads[(start + position) & read_mask]]] >= depth:
                 position += 1
             request = reads[(start + position) & read_mask]
-            bank = np.int64(bank_of[request])
+            bank = int(bank_of[request])
             for i in range(position, 0, -1):
                 reads[(start + i) & read_mask] = reads[(start + i - 1) & read_mask]
             read_head = (start + 1) & read_mask
@@ -725,7 +559,7 @@ def advance(
             if escaping and line_of[request] == escape_line:
                 escape_line = NONE
         if moved >= 0:
-            bank = np.int64(bank_of[moved])
+            bank = int(bank_of[moved])
             length = banks[QUEUE_LENGTH, bank]
             queue[bank * depth + length] = moved
             banks[QUEUE_LENGTH, bank] = length + 1
@@ -750,7 +584,7 @@ def advance(
         # 5. The oldest waiting request is accepted if its queue has room.
         if head >= 0 and arrival_of[head] <= cycle:
             line = line_of[head]
-            bank = np.int64(bank_of[head])
+            bank = int(bank_of[head])
             slot = _slot_of(line)
             accepted = False
             if writing_of[head]:
@@ -778,7 +612,7 @@ def advance(
                     counters[FORWARDED_READS] += 1
                 else:
                     reads_open += 1
-                    same = np.int64(NONE)
+                    same = NONE
                     if pending_reads[slot] > 0:
                         same = _find_line(line, line_of, reads, read_head, read_count)
                         if same < 0:
@@ -844,29 +678,3 @@ def advance_all(until_cycle: int, machine: Machine, state: Channels, requests: R
     """Run every channel through the cycles before `until_cycle`; nothing is recorded."""
     for c in range(state.scalars.shape[0]):
         advance(c, until_cycle, False, False, machine, state, requests, log)
-
-
-def open_ranks(state: Channels) -> tuple[Int64, Int64]:
-    """Open banks of every rank and the cycle since which there are any; int64 [channels, ranks] each."""
-    return state.ranks[:, :, OPEN_COUNT], state.ranks[:, :, OPEN_SINCE]
-
-
-def counters(totals: list[int], active_cycles: int, idle_cycles: int) -> DramCounters:
-    """Name the columns of `Channels.counters`, summed over the channels."""
-    return DramCounters(
-        read_commands=totals[READ_COMMANDS],
-        write_commands=totals[WRITE_COMMANDS],
-        activates=totals[ACTIVATES],
-        precharges=totals[PRECHARGES],
-        row_conflicts=totals[CONFLICTS],
-        refreshes=totals[REFRESHES],
-        dual_commands=totals[DUAL_COMMANDS],
-        row_hits=totals[ROW_HITS],
-        forwarded_reads=totals[FORWARDED_READS],
-        merged_reads=totals[MERGED_READS],
-        absorbed_writes=totals[ABSORBED_WRITES],
-        active_cycles=active_cycles,
-        escaped_livelocks=totals[ESCAPED_LIVELOCKS],
-        row_misses=totals[READ_COMMANDS] + totals[WRITE_COMMANDS] - totals[ROW_HITS],
-        idle_cycles=idle_cycles,
-    )

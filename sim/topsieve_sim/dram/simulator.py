@@ -153,7 +153,8 @@ class DramSimulator:
         totals = self._state.counters.sum(axis=0).tolist()
         open_count, open_since = self._policy.open_ranks(self._state)
         active = int(totals[self._policy.ACTIVE_CYCLES] + (self._cycle - open_since[open_count > 0]).sum())
-        return self._policy.counters(totals, active, open_count.size * self._cycle - active)
+        result: DramCounters = self._policy.counters(totals, active, open_count.size * self._cycle - active)
+        return result
 
     def energy(self) -> DramEnergy:
         """Energy of all cycles before `cycle`."""
@@ -211,8 +212,7 @@ class DramSimulator:
             return
         target = max(rows, 2 * self._numbering.address.size)
         requests, numbering = empty_requests(target), _empty_numbering(target)
-        for old, new in zip((*self._requests, *self._numbering), (*requests, *numbering), strict=True):
-            new[: self._size] = old[: self._size]
+        _copy_rows((*self._requests, *self._numbering), (*requests, *numbering), self._size)
         self._requests, self._numbering = requests, numbering
 
     def _column(self, values: Int64, numbers: range | slice | Int64) -> Int64:
@@ -233,10 +233,14 @@ class DramSimulator:
         ):
             grown = empty_log(2 * self._logs[c].cycle.size)
             used = int(self._logs[c].used[0])
-            for old, new in zip(self._logs[c], grown, strict=True):
-                new[:used] = old[:used]
+            _copy_rows(self._logs[c][:-1], grown[:-1], used)
             grown.used[0] = used
             self._logs[c] = grown
+
+
+def _copy_rows(old: tuple[NDArray[Any], ...], new: tuple[NDArray[Any], ...], rows: int) -> None:
+    for source, target in zip(old, new, strict=True):
+        target[:rows] = source[:rows]
 
 
 def _empty_numbering(rows: int) -> Numbering:
