@@ -90,7 +90,9 @@ def load_pretrained(name: str | Path = MINILM, *, attention: str = "sdpa") -> Pr
             value=str(name),
             allowed=f"{MINILM}, or a directory made with save_pretrained",
         )
-    return _load(directory, str(directory), attention)
+    if not (directory / "config.json").is_file():
+        raise InputError("holds no config.json", source=str(directory), allowed="a directory made with save_pretrained")
+    return _load(directory, directory.name, attention)
 
 
 def _minilm_directory() -> Path:

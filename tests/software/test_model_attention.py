@@ -17,6 +17,8 @@ from topsieve.models.attention import attend, kept_values, largest
 from topsieve.models.quantise import quantise, quantise_operands
 from topsieve.reduction.ordering import top_k_mask
 from topsieve.reduction.roles import AttentionPolicy, BitPlan
+from topsieve_sim.golden.numbers import msb_only, symmetric_scale
+from topsieve_sim.golden.numbers import quantise as golden_quantise
 
 SEEDS = st.integers(0, 2**31)
 
@@ -68,6 +70,20 @@ def test_the_msb_plane_is_the_integer_shifted(seed: int, msb: int, lsb: int) -> 
     assert torch.allclose(operands.key_msb, plane * 2**lsb * scale, rtol=1e-12)
     assert plane.abs().amax() <= 2 ** (msb - 1)
     assert torch.allclose(operands.key, integers * scale, rtol=1e-12)
+
+
+@given(SEEDS, st.integers(2, 8), st.integers(0, 6))
+def test_the_machine_quantises_alike(seed: int, msb: int, lsb: int) -> None:
+    """To the bit the integers and planes of the golden models, head by head."""
+    key = torch.randn(1, 3, 6, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    valid = torch.ones(1, 6, dtype=torch.bool)
+    integers, scale = quantise(key, valid, msb + lsb)
+    wanted_scale = symmetric_scale(key[0].numpy(), msb + lsb, (1, 2))
+    wanted = golden_quantise(key[0].numpy(), wanted_scale, msb + lsb)
+    assert np.array_equal(scale[0].numpy(), wanted_scale)
+    assert np.array_equal(integers[0].numpy(), wanted)
+    operands = quantise_operands(key, key, key, valid, BitPlan(12, msb, lsb, 12, 0.1))
+    assert np.array_equal(operands.key_msb[0].numpy(), msb_only(wanted, lsb) * wanted_scale)
 
 
 def attention(policy: AttentionPolicy, seed: int = 0, tokens: int = 12, heads: torch.Tensor | None = None) -> tuple:

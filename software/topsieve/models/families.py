@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -70,7 +71,7 @@ def encoder_of(model: object) -> Encoder:
     check_attention(config._attn_implementation)
     layers = tuple(EncoderLayer(layer, layer.attention, layer.attention.self) for layer in base.encoder.layer)
     shape = ModelShape(
-        name=config._name_or_path or config.model_type,
+        name=Path(config._name_or_path).name or config.model_type,  # the name, not the folder on this machine
         family=config.model_type,
         layers=len(layers),
         heads=config.num_attention_heads,
