@@ -12,8 +12,10 @@ from typing import NamedTuple
 from topsieve_sim.arch.config import AcceleratorConfig
 from topsieve_sim.golden.topk_latency import LOAD_TO_COMMAND, filter_stages
 
-# Column sums are read, added to and written back: address, RAM output, adder.
-IMPORTANCE_LATENCY_CYCLES = 3
+# A word of accumulators is read, added to and written back: address, RAM output, adder.
+IMPORTANCE_UPDATE = 3
+# A word is read out: address, RAM output, FIFO.
+IMPORTANCE_READOUT = 2
 # Rows chosen but not finished by the dot-product array: the running one and the next.
 ISSUE_ROWS = 2
 # From a survivor beat's handshake to the cycle in which the survivor bank can deliver it: write, read.
@@ -104,4 +106,24 @@ def attention_latencies(config: AcceleratorConfig) -> AttentionLatencies:
         output_rows=OUTPUT_ROWS,
         memory_latency=config.memory.latency_cycles,
         memory_bytes_per_cycle=config.memory.bytes_per_cycle,
+    )
+
+
+class ImportanceLatencies(NamedTuple):
+    """Cycles of an accumulator unit: from a beat to its landing in memory, and of the readout with its FIFO."""
+
+    add: int
+    readout: int
+    readout_depth: int
+
+
+def token_importance_latencies() -> ImportanceLatencies:
+    """The column sums: probabilities are added as they come."""
+    return ImportanceLatencies(IMPORTANCE_UPDATE, IMPORTANCE_READOUT, IMPORTANCE_READOUT + 2)
+
+
+def head_importance_latencies(config: AcceleratorConfig) -> ImportanceLatencies:
+    """The absolute sums of output rows: magnitudes and a tree over the head dimensions come first."""
+    return ImportanceLatencies(
+        1 + tree_levels(config.max_head_dim) + IMPORTANCE_UPDATE, IMPORTANCE_READOUT, IMPORTANCE_READOUT + 2
     )
