@@ -84,4 +84,5 @@ def _slowest(paths: list[dict[str, object]]) -> tuple[tuple[float, str, str], ..
     return tuple(
         (float(hop["delay"]), str(hop["from"]["cell"]), str(hop["to"]["cell"]))
         for hop in slowest["path"]  # type: ignore[attr-defined]
+        if hop["delay"] > 0
     )
