@@ -6,7 +6,7 @@ Beats carry names, not numbers, except inside the top-k engine: which rows are r
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -74,6 +74,7 @@ class SteppedAttention:
             self.next_loaded += 1
 
         self.total_cycles = 0
+        self.unit_cycles = {unit: Counter[str]() for unit in ("memory", "dot_product", "weighted_sum")}
         self.log: list[dict[str, int]] = []
         self.line: dict[tuple[int, bool], dict[str, int]] = {}
 
@@ -112,6 +113,7 @@ class SteppedAttention:
         if not self.selects:
             probability = weighted
         output = self.weighted.offer() if output_ready else None
+        self._observe(memory_ready, product, self.selection.offer() if self.selects else offered, weighted)
 
         # The edge.
         self.scores.tick(product, score is not None)
@@ -127,6 +129,30 @@ class SteppedAttention:
 
         self._record(cycle, picked, product, score, probability, weighted, output)
         return output is not None
+
+    def _observe(
+        self, memory_ready: bool, product: ScoreBeat | None, waiting: Beat | None, weighted: Beat | None
+    ) -> None:
+        """What each of three units did in this cycle, or what it missed."""
+        self.unit_cycles["memory"][
+            "waiting_for_input" if self.memory.idle else "busy" if memory_ready else "waiting_for_memory"
+        ] += 1
+        cause = "back_pressure"
+        if product is not None or self.scores.busy:
+            cause = "busy"
+        elif not self.issue:
+            cause = "waiting_for_input"
+        elif not self._keys_ready():
+            cause = "waiting_for_memory"
+        self.unit_cycles["dot_product"][cause] += 1
+        cause = "back_pressure"
+        if weighted is not None or self.weighted.busy:
+            cause = "busy"
+        elif waiting is None:
+            cause = "waiting_for_input"
+        elif not self._values_ready(waiting):
+            cause = "waiting_for_memory"
+        self.unit_cycles["weighted_sum"][cause] += 1
 
     def _outcome(self, row: Sequence[ScoreBeat]) -> RowOutcome:
         name, second = row[0].row, row[0].second_pass
@@ -158,6 +184,12 @@ class SteppedAttention:
             return None
         last = self.issue_beat == beats(self.row_keys[row], self.cycles.lanes) - 1
         return ScoreBeat((row, second, self.issue_beat, last), row, last, second)
+
+    def _keys_ready(self) -> bool:
+        row, second = self.issue[0]
+        head = row // self.group.queries
+        planes = [self.buffers.get((kind, head)) for kind in (("key", "lsb") if second else ("key",))]
+        return all(plane is not None and plane.beats_ready > self.issue_beat for plane in planes)
 
     def _values_ready(self, beat: Beat) -> bool:
         buffer = self.buffers.get(("value", beat[0] // self.group.queries))
