@@ -59,6 +59,15 @@ def _account(
 
 
 @njit(cache=True)
+def _ring(depth: int) -> NDArray[np.int64]:
+    """The last `depth` events, `depth` rounded up to a power of two so that an index is a mask; -1 = none yet."""
+    size = 1
+    while size < depth:
+        size *= 2
+    return np.full(size, -1, np.int64)
+
+
+@njit(cache=True)
 def _request(
     machine: AttentionLatencies,
     picked: int,
@@ -120,12 +129,16 @@ def group_times(
     gather = select and queries == 1
     widest = (keys + lanes - 1) // lanes
 
-    product_ring = np.zeros(machine.dot_product_depth, np.int64)
-    probability_ring = np.zeros(machine.normalise_depth, np.int64)
+    product_ring = _ring(machine.dot_product_depth)
+    product_mask = product_ring.size - 1
+    probability_ring = _ring(machine.normalise_depth)
+    probability_mask = probability_ring.size - 1
     products = 0
     probabilities = 0
-    score_ring = np.full(machine.score_beats, -1, np.int64)
-    exponential_ring = np.full(machine.exponential_beats, -1, np.int64)
+    score_ring = _ring(machine.score_beats)
+    score_mask = score_ring.size - 1
+    exponential_ring = _ring(machine.exponential_beats)
+    exponential_mask = exponential_ring.size - 1
     score_rows = np.full(machine.row_slots, -1, np.int64)
     exponential_rows = np.full(machine.row_slots, -1, np.int64)
     survivor_ring = np.full(machine.survivor_banks, -1, np.int64)
@@ -227,20 +240,18 @@ def group_times(
             data_at = key_arrival[bank, i] + 1
             if second:
                 data_at = max(data_at, lsb_arrival[bank, i] + 1)
-            credit_at = earliest
-            if products >= machine.dot_product_depth:
-                credit_at = product_ring[products % machine.dot_product_depth] + 1
+            credit_at = product_ring[(products - machine.dot_product_depth) & product_mask] + 1
             product = int(max(earliest, max(data_at, credit_at)))
             if i == 0:
                 first_product = product
             product_cursor = _account(table, DOT_PRODUCT, product_cursor, earliest, data_at, product, product_interval)
             earliest = product + product_interval
             scored = product + product_latency
-            fill = max(scored, max(fill_last, score_ring[products % machine.score_beats]) + 1)
+            fill = max(scored, max(fill_last, score_ring[(products - machine.score_beats) & score_mask]) + 1)
             if i == 0:
                 fill = max(fill, score_rows[slot] + 1)
             fill_cursor = _account(table, SOFTMAX_FILL, fill_cursor, scored, scored, fill, 1)
-            product_ring[products % machine.dot_product_depth] = fill
+            product_ring[products & product_mask] = fill
             products += 1
             fill_last = fill
         product_free = earliest
@@ -251,10 +262,10 @@ def group_times(
         first_beat = products - count
         earliest = max(filled, max(exponential_last, exponential_rows[slot]) + 1)
         for k in range(first_beat, products):
-            exponential_last = max(earliest, exponential_ring[k % machine.exponential_beats] + 1)
+            exponential_last = max(earliest, exponential_ring[(k - machine.exponential_beats) & exponential_mask] + 1)
             exponential_cursor = _account(table, EXPONENTIAL, exponential_cursor, filled, filled, exponential_last, 1)
             earliest = exponential_last + 1
-            score_ring[k % machine.score_beats] = exponential_last
+            score_ring[k & score_mask] = exponential_last
         score_rows[slot] = exponential_last
         decided = exponential_last + machine.exponential + machine.reciprocal
         released = decided if progressive else product_free
@@ -263,7 +274,7 @@ def group_times(
             normalise_last = max(decided, normalise_last + 1)
             normalise_cursor = _account(table, NORMALISE, normalise_cursor, decided, decided, normalise_last, 1)
             for k in range(first_beat, products):
-                exponential_ring[k % machine.exponential_beats] = normalise_last
+                exponential_ring[k & exponential_mask] = normalise_last
             exponential_rows[slot] = normalise_last
             again[again_tail] = row
             again_at[again_tail] = decided
@@ -309,13 +320,11 @@ def group_times(
             earliest = max(decided, normalise_last + 1)
             taken = survivors_at = starved = 0
             for i in range(count):
-                credit_at = earliest
-                if probabilities >= machine.normalise_depth:
-                    credit_at = probability_ring[probabilities % machine.normalise_depth] + 1
+                credit_at = probability_ring[(probabilities - machine.normalise_depth) & probability_mask] + 1
                 normalise_last = max(earliest, credit_at)
                 normalise_cursor = _account(table, NORMALISE, normalise_cursor, earliest, earliest, normalise_last, 1)
                 earliest = normalise_last + 1
-                exponential_ring[(first_beat + i) % machine.exponential_beats] = normalise_last
+                exponential_ring[(first_beat + i) & exponential_mask] = normalise_last
                 offered = normalise_last + machine.normalise
                 entering = max(offered, topk_last + 1)
                 if narrow:
@@ -333,7 +342,7 @@ def group_times(
                     taken = entering
                 topk_last = entering + parts - 1
                 adapter_free = topk_last + 1 if i == 0 and parts == 1 else topk_last
-                probability_ring[probabilities % machine.normalise_depth] = taken
+                probability_ring[probabilities & probability_mask] = taken
                 probabilities += 1
                 if i == 0:
                     first_probability = taken
@@ -387,13 +396,11 @@ def group_times(
             if select:
                 offered = filtered
             else:
-                credit_at = earliest
-                if probabilities >= machine.normalise_depth:
-                    credit_at = probability_ring[probabilities % machine.normalise_depth] + 1
+                credit_at = probability_ring[(probabilities - machine.normalise_depth) & probability_mask] + 1
                 normalise_last = max(earliest, credit_at)
                 normalise_cursor = _account(table, NORMALISE, normalise_cursor, earliest, earliest, normalise_last, 1)
                 earliest = normalise_last + 1
-                exponential_ring[(first_beat + i) % machine.exponential_beats] = normalise_last
+                exponential_ring[(first_beat + i) & exponential_mask] = normalise_last
                 offered = normalise_last + machine.normalise
             input_at = max(offered, weighted_last + weighted_interval)
             data_at = value_arrival[value_bank, i] + 1
@@ -405,7 +412,7 @@ def group_times(
             )
             weighted_last = weighted
             if not select:
-                probability_ring[probabilities % machine.normalise_depth] = weighted
+                probability_ring[probabilities & probability_mask] = weighted
                 probabilities += 1
                 if i == 0:
                     first_probability = weighted
