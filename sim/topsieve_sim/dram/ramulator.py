@@ -7,15 +7,19 @@ With two command buses (HBM) every cycle tries a column command, then a row comm
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from topsieve_sim.dram.ramulator_state import (
     ABSORBED_WRITES,
     ACT,
+    ACTIVATE_READY,
     ACTIVATES,
     ACTIVE_COUNT,
     ACTIVE_CYCLES,
     ANY,
+    CLAIMS,
     COLUMN,
     DONE_BEFORE,
     DUAL_COMMANDS,
@@ -23,13 +27,19 @@ from topsieve_sim.dram.ramulator_state import (
     FORWARDED_READS,
     MODE_STALE,
     NEXT_REFRESH,
+    OPEN_COUNT,
+    OPEN_ROW,
+    OPEN_SINCE,
     PRE,
+    PRECHARGE_READY,
     PRECHARGES,
     RD,
     READ_COMMANDS,
     READ_COUNT,
+    READ_READY,
     READS_OPEN,
     REFRESH_HEAD,
+    REFRESH_READY,
     REFRESHES,
     REFRESHES_DUE,
     ROW,
@@ -38,8 +48,10 @@ from topsieve_sim.dram.ramulator_state import (
     ROW_HITS,
     ROW_MISSES,
     VISIT,
+    WINDOW_NEXT,
     WRITE_COUNT,
     WRITE_MODE,
+    WRITE_READY,
     Channels,
     Machine,
     counters,
@@ -56,14 +68,15 @@ from topsieve_sim.dram.requests import (
     REFRESH,
     WRITE,
     CommandLog,
+    Int32,
     Int64,
     Requests,
 )
 
 __all__ = [
+    "ACTIVE_CYCLES",
     "FIFO_HEAD",
     "READS_OPEN",
-    "ACTIVE_CYCLES",
     "advance",
     "advance_all",
     "counters",
@@ -79,40 +92,41 @@ def _first_ready(
     count: int,
     bus: int,
     cycle: int,
-    c: int,
-    machine: Machine,
-    state: Channels,
-    requests: Requests,
     row_bus: int,
+    group_shift: int,
+    groups: int,
+    banks: Int64,
+    group_ready: Int64,
+    bank_of: Int32,
+    row_of: Int32,
+    writing_of: NDArray[np.uint8],
 ) -> tuple[int, int, int]:
     """Position and command of the oldest entry whose command is ready on `bus`, and when the next one may be."""
-    groups = machine.groups
-    banks_per_group = machine.banks_per_unit // machine.groups_per_unit
     best = NONE
     best_request = NEVER
     best_kind = 0
     soonest = NEVER
     for i in range(count):
         request = entries[i]
-        bank = int(requests.bank[request])
-        group = bank // banks_per_group
-        row = state.open_row[c, bank]
+        bank = int(bank_of[request])
+        group = bank >> group_shift
+        row = banks[OPEN_ROW, bank]
         if row < 0:
             kind = ACT
-            at = max(state.activate_ready[c, bank], state.group_ready[c, group], row_bus)
-        elif row == requests.row[request]:
-            write = int(requests.is_write[request])
+            at = max(banks[ACTIVATE_READY, bank], group_ready[group], row_bus)
+        elif row == row_of[request]:
+            write = int(writing_of[request])
             kind = RD + write
-            at = max(state.column_ready[c, write, bank], state.group_ready[c, kind * groups + group])
+            at = max(banks[READ_READY + write, bank], group_ready[kind * groups + group])
         else:
             kind = PRE
-            if state.claims[c, bank] > 0:
+            if banks[CLAIMS, bank] > 0:
                 continue
-            at = max(state.precharge_ready[c, bank], row_bus)
+            at = max(banks[PRECHARGE_READY, bank], row_bus)
         if at > cycle:
             soonest = min(soonest, at)
         elif (bus == ANY or (bus == COLUMN) == (kind >= RD)) and request < best_request:
-            best = int(i)
+            best = i
             best_request = request
             best_kind = kind
     return best, best_kind, soonest
@@ -130,73 +144,22 @@ def _record(log: CommandLog, cycle: int, kind: int, bank: int, request: int) -> 
 
 
 @njit(cache=True)
-def _close(bank: int, cycle: int, c: int, machine: Machine, state: Channels) -> None:
-    unit = bank // machine.banks_per_unit
-    state.open_row[c, bank] = NONE
-    state.activate_ready[c, bank] = max(state.activate_ready[c, bank], cycle + machine.precharge_activate)
-    state.refresh_ready[c, unit] = max(state.refresh_ready[c, unit], cycle + machine.precharge_refresh)
-    state.open_count[c, unit] -= 1
-    if state.open_count[c, unit] == 0:
-        state.counters[c, ACTIVE_CYCLES] += cycle - state.open_since[c, unit]
-
-
-@njit(cache=True)
-def _issue(
-    request: int, kind: int, cycle: int, c: int, machine: Machine, state: Channels, requests: Requests, log: CommandLog
+def _close(
+    bank: int,
+    unit: int,
+    cycle: int,
+    precharge_activate: int,
+    precharge_refresh: int,
+    counts: Int64,
+    banks: Int64,
+    units: Int64,
 ) -> None:
-    """Issue the command a request needs next."""
-    counters = state.counters[c]
-    groups = machine.groups
-    bank = int(requests.bank[request])
-    unit = bank // machine.banks_per_unit
-    group = bank // (machine.banks_per_unit // machine.groups_per_unit)
-    # `next_merged` marks a request that has been classified: each counts once, when its first command issues.
-    if requests.next_merged[request] == NONE:
-        requests.next_merged[request] = request
-        if kind >= RD:
-            counters[ROW_HITS] += 1
-        elif kind == ACT:
-            counters[ROW_MISSES] += 1
-        else:
-            counters[ROW_CONFLICTS] += 1
-    if kind >= RD:
-        is_write = kind - RD
-        for i in range(2 * groups):
-            slot = RD * groups + i
-            state.group_ready[c, slot] = max(
-                state.group_ready[c, slot], cycle + machine.column_delta[is_write, group, i]
-            )
-        held = machine.write_precharge if is_write else machine.read_precharge
-        state.precharge_ready[c, bank] = max(state.precharge_ready[c, bank], cycle + held)
-        counters[READ_COMMANDS + is_write] += 1
-        requests.complete[request] = cycle if is_write else cycle + machine.read_done
-        state.scalars[c, READS_OPEN] -= 1
-        _record(log, cycle, WRITE if is_write else READ, bank, request)
-    elif kind == PRE:
-        counters[PRECHARGES] += 1
-        _close(bank, cycle, c, machine, state)
-        _record(log, cycle, PRECHARGE, bank, request)
-    else:
-        counters[ACTIVATES] += 1
-        state.open_row[c, bank] = requests.row[request]
-        if state.open_count[c, unit] == 0:
-            state.open_since[c, unit] = cycle
-        state.open_count[c, unit] += 1
-        state.activate_ready[c, bank] = max(state.activate_ready[c, bank], cycle + machine.activate_activate)
-        state.column_ready[c, 0, bank] = cycle + machine.activate_read
-        state.column_ready[c, 1, bank] = cycle + machine.activate_write
-        state.precharge_ready[c, bank] = max(state.precharge_ready[c, bank], cycle + machine.activate_precharge)
-        state.refresh_ready[c, unit] = max(state.refresh_ready[c, unit], cycle + machine.activate_refresh)
-        window = state.window[c, unit]
-        window[window[4]] = cycle + machine.four_activates
-        window[4] = (window[4] + 1) & 3
-        blocked = window[window[4]]
-        for i in range(machine.groups_per_unit):
-            slot = unit * machine.groups_per_unit + i
-            at = max(blocked, cycle + machine.activate_delta[group, slot])
-            state.group_ready[c, slot] = max(state.group_ready[c, slot], at)
-        state.scalars[c, ROW_BUS] = cycle + machine.activate_cycles
-        _record(log, cycle, ACTIVATE, bank, request)
+    banks[OPEN_ROW, bank] = NONE
+    banks[ACTIVATE_READY, bank] = max(banks[ACTIVATE_READY, bank], cycle + precharge_activate)
+    units[unit, REFRESH_READY] = max(units[unit, REFRESH_READY], cycle + precharge_refresh)
+    units[unit, OPEN_COUNT] -= 1
+    if units[unit, OPEN_COUNT] == 0:
+        counts[ACTIVE_CYCLES] += cycle - units[unit, OPEN_SINCE]
 
 
 @njit(cache=True)
@@ -206,103 +169,21 @@ def _remove(entries: Int64, position: int, count: int) -> None:
 
 
 @njit(cache=True)
-def _serve_refresh(cycle: int, c: int, machine: Machine, state: Channels, log: CommandLog) -> tuple[bool, int]:
-    """Try the oldest waiting refresh: precharge all its banks together, then refresh. Also says when to try again."""
-    scalars = state.scalars[c]
-    unit = scalars[REFRESH_HEAD]
-    first = unit * machine.banks_per_unit
-    if state.open_count[c, unit] > 0:
-        at = scalars[ROW_BUS]
-        for bank in range(first, first + machine.banks_per_unit):
-            if state.claims[c, bank] > 0:
-                return False, NEVER
-            at = max(at, state.precharge_ready[c, bank])
-        if at > cycle:
-            return False, at
-        for bank in range(first, first + machine.banks_per_unit):
-            if state.open_row[c, bank] >= 0:
-                _close(bank, cycle, c, machine, state)
-                _record(log, cycle, PRECHARGE, bank, NONE)
-        for bank in range(first, first + machine.banks_per_unit):
-            state.activate_ready[c, bank] = max(state.activate_ready[c, bank], cycle + machine.precharge_activate)
-        state.counters[c, PRECHARGES] += 1
-        return True, cycle + 1
-    at = max(scalars[ROW_BUS], state.refresh_ready[c, unit])
-    if at > cycle:
-        return False, at
-    for bank in range(first, first + machine.banks_per_unit):
-        state.activate_ready[c, bank] = max(state.activate_ready[c, bank], cycle + machine.refresh_activate)
-    state.counters[c, REFRESHES] += 1
-    scalars[REFRESHES_DUE] -= 1
-    scalars[REFRESH_HEAD] = unit + 1 if unit + 1 < machine.units else 0
-    _record(log, cycle, REFRESH, first, NONE)
-    return True, cycle + 1
-
-
-@njit(cache=True)
-def _set_write_mode(c: int, machine: Machine, state: Channels) -> None:
-    scalars = state.scalars[c]
+def _set_write_mode(write_mode_above: float, write_mode_below: float, scalars: Int64) -> None:
     if scalars[WRITE_MODE] == 0:
-        if scalars[WRITE_COUNT] > machine.write_mode_above or scalars[READ_COUNT] == 0:
+        if scalars[WRITE_COUNT] > write_mode_above or scalars[READ_COUNT] == 0:
             scalars[WRITE_MODE] = 1
-    elif scalars[WRITE_COUNT] < machine.write_mode_below and scalars[READ_COUNT] != 0:
+    elif scalars[WRITE_COUNT] < write_mode_below and scalars[READ_COUNT] != 0:
         scalars[WRITE_MODE] = 0
     scalars[MODE_STALE] = 0
 
 
 @njit(cache=True)
-def _serve(
-    bus: int, cycle: int, c: int, machine: Machine, state: Channels, requests: Requests, log: CommandLog
-) -> tuple[bool, int]:
-    """Issue at most one command on `bus`; also a cycle before which nothing else becomes ready."""
-    scalars = state.scalars[c]
-    active, reads, writes = state.active[c], state.reads[c], state.writes[c]
-    soonest = NEVER
-    position, kind, at = _first_ready(
-        active, scalars[ACTIVE_COUNT], bus, cycle, c, machine, state, requests, scalars[ROW_BUS]
-    )
-    soonest = min(soonest, at)
-    if position >= 0:
-        request = active[position]
-        _issue(request, kind, cycle, c, machine, state, requests, log)
-        if kind >= RD:
-            _remove(active, position, scalars[ACTIVE_COUNT])
-            scalars[ACTIVE_COUNT] -= 1
-            state.claims[c, requests.bank[request]] -= 1
-        return True, cycle + 1
-    if scalars[REFRESHES_DUE] > 0:
-        if bus == COLUMN:
-            return False, soonest
-        acted, at = _serve_refresh(cycle, c, machine, state, log)
-        return acted, min(soonest, at)
-    _set_write_mode(c, machine, state)
-    writing = scalars[WRITE_MODE] == 1
-    entries = writes if writing else reads
-    count = scalars[WRITE_COUNT] if writing else scalars[READ_COUNT]
-    position, kind, at = _first_ready(entries, count, bus, cycle, c, machine, state, requests, scalars[ROW_BUS])
-    soonest = min(soonest, at)
-    if position < 0:
-        return False, soonest
-    request = entries[position]
-    _issue(request, kind, cycle, c, machine, state, requests, log)
-    if kind != PRE:
-        _remove(entries, position, count)
-        scalars[WRITE_COUNT if writing else READ_COUNT] -= 1
-        scalars[MODE_STALE] = 1
-    if kind == ACT:
-        active[scalars[ACTIVE_COUNT]] = request
-        scalars[ACTIVE_COUNT] += 1
-        state.claims[c, requests.bank[request]] += 1
-    return True, cycle + 1
-
-
-@njit(cache=True)
-def _holds_line(line: int, requests: Requests, entries: Int64, count: int) -> bool:
+def _holds_line(line: int, line_of: Int64, entries: Int64, count: int) -> bool:
+    found = False
     for i in range(count):
-        request = entries[i]
-        if requests.line[request] == line and requests.is_write[request]:
-            return True
-    return False
+        found = found or line_of[entries[i]] == line
+    return found
 
 
 @njit(cache=True)
@@ -317,11 +198,19 @@ def advance(
     log: CommandLog,
 ) -> bool:
     """Run channel `c` through the cycles before `until_cycle`; stops early as the `dramsim3` kernel does."""
-    scalars = state.scalars[c]
+    # Bound once: every access through a named tuple inside the loop would touch a reference count.
+    scalars, counts, banks, group_ready = state.scalars[c], state.counters[c], state.banks[c], state.group_ready[c]
+    units, reads, writes, active = state.units[c], state.reads[c], state.writes[c], state.active[c]
+    line_of, bank_of, row_of, writing_of = requests.line, requests.bank, requests.row, requests.is_write
+    arrival_of, next_of = requests.arrival, requests.next_in_channel
+    accept_of, complete_of, classified_of = requests.accept, requests.complete, requests.next_merged
+    column_delta, activate_delta = machine.column_delta, machine.activate_delta
+    groups, group_shift, unit_shift = machine.groups, machine.group_shift, machine.unit_shift
+
     head = scalars[FIFO_HEAD]
     cycle = scalars[VISIT]
     if head >= 0:
-        cycle = min(cycle, requests.arrival[head])
+        cycle = min(cycle, arrival_of[head])
     cycle = max(cycle, scalars[DONE_BEFORE])
     finished = True
     while cycle < until_cycle:
@@ -331,45 +220,163 @@ def advance(
         if cycle >= scalars[NEXT_REFRESH]:
             scalars[NEXT_REFRESH] += machine.refresh_interval
             scalars[REFRESHES_DUE] += machine.units
-        if machine.two_buses:
-            column_acted, soonest = _serve(COLUMN, cycle, c, machine, state, requests, log)
-            row_acted, at = _serve(ROW, cycle, c, machine, state, requests, log)
+
+        soonest = NEVER
+        acted = 0
+        for turn in range(2 if machine.two_buses else 1):
+            bus = ANY
+            if machine.two_buses:
+                bus = COLUMN if turn == 0 else ROW
+            # Active requests first, then a waiting refresh, then one of the buffers.
+            source = active
+            count = scalars[ACTIVE_COUNT]
+            from_active = True
+            position, kind, at = _first_ready(
+                active, count, bus, cycle, scalars[ROW_BUS], group_shift, groups, banks, group_ready, bank_of, row_of,
+                writing_of,
+            )  # fmt: skip
             soonest = min(soonest, at)
-            acted = column_acted or row_acted
-            if column_acted and row_acted:
-                state.counters[c, DUAL_COMMANDS] += 1
-        else:
-            acted, soonest = _serve(ANY, cycle, c, machine, state, requests, log)
+            if position < 0 and scalars[REFRESHES_DUE] > 0:
+                if bus == COLUMN:
+                    continue
+                unit = scalars[REFRESH_HEAD]
+                first = unit << unit_shift
+                beyond = first + machine.banks_per_unit
+                at = scalars[ROW_BUS]
+                if units[unit, OPEN_COUNT] > 0:
+                    for bank in range(first, beyond):
+                        at = max(at, NEVER if banks[CLAIMS, bank] > 0 else banks[PRECHARGE_READY, bank])
+                    if at <= cycle:
+                        acted += 1
+                        counts[PRECHARGES] += 1
+                        for bank in range(first, beyond):
+                            if banks[OPEN_ROW, bank] >= 0:
+                                _close(
+                                    bank, unit, cycle, machine.precharge_activate, machine.precharge_refresh, counts,
+                                    banks, units,
+                                )  # fmt: skip
+                                _record(log, cycle, PRECHARGE, bank, NONE)
+                            else:
+                                ready = cycle + machine.precharge_activate
+                                banks[ACTIVATE_READY, bank] = max(banks[ACTIVATE_READY, bank], ready)
+                else:
+                    at = max(at, units[unit, REFRESH_READY])
+                    if at <= cycle:
+                        acted += 1
+                        counts[REFRESHES] += 1
+                        scalars[REFRESHES_DUE] -= 1
+                        scalars[REFRESH_HEAD] = unit + 1 if unit + 1 < machine.units else 0
+                        _record(log, cycle, REFRESH, first, NONE)
+                        for bank in range(first, beyond):
+                            ready = cycle + machine.refresh_activate
+                            banks[ACTIVATE_READY, bank] = max(banks[ACTIVATE_READY, bank], ready)
+                soonest = min(soonest, max(at, cycle + 1))
+                continue
+            if position < 0:
+                _set_write_mode(machine.write_mode_above, machine.write_mode_below, scalars)
+                from_active = False
+                if scalars[WRITE_MODE] == 1:
+                    source = writes
+                    count = scalars[WRITE_COUNT]
+                else:
+                    source = reads
+                    count = scalars[READ_COUNT]
+                position, kind, at = _first_ready(
+                    source, count, bus, cycle, scalars[ROW_BUS], group_shift, groups, banks, group_ready, bank_of,
+                    row_of, writing_of,
+                )  # fmt: skip
+                soonest = min(soonest, at)
+                if position < 0:
+                    continue
+            acted += 1
+            request = source[position]
+            bank = int(bank_of[request])
+            group = bank >> group_shift
+            unit = bank >> unit_shift
+            # Each request is classified once, when its first command issues.
+            if classified_of[request] == NONE:
+                classified_of[request] = request
+                if kind >= RD:
+                    counts[ROW_HITS] += 1
+                elif kind == ACT:
+                    counts[ROW_MISSES] += 1
+                else:
+                    counts[ROW_CONFLICTS] += 1
+            if kind != PRE and not (kind == ACT and from_active):
+                _remove(source, position, count)
+                if from_active:
+                    scalars[ACTIVE_COUNT] -= 1
+                    banks[CLAIMS, bank] -= 1
+                else:
+                    scalars[WRITE_COUNT if scalars[WRITE_MODE] == 1 else READ_COUNT] -= 1
+                    scalars[MODE_STALE] = 1
+            if kind >= RD:
+                is_write = kind - RD
+                for i in range(2 * groups):
+                    slot = RD * groups + i
+                    group_ready[slot] = max(group_ready[slot], cycle + column_delta[is_write, group, i])
+                held = machine.write_precharge if is_write else machine.read_precharge
+                banks[PRECHARGE_READY, bank] = max(banks[PRECHARGE_READY, bank], cycle + held)
+                counts[READ_COMMANDS + is_write] += 1
+                complete_of[request] = cycle if is_write else cycle + machine.read_done
+                scalars[READS_OPEN] -= 1
+                _record(log, cycle, WRITE if is_write else READ, bank, request)
+            elif kind == PRE:
+                counts[PRECHARGES] += 1
+                _close(bank, unit, cycle, machine.precharge_activate, machine.precharge_refresh, counts, banks, units)
+                _record(log, cycle, PRECHARGE, bank, request)
+            else:
+                counts[ACTIVATES] += 1
+                active[scalars[ACTIVE_COUNT]] = request
+                scalars[ACTIVE_COUNT] += 1
+                banks[CLAIMS, bank] += 1
+                banks[OPEN_ROW, bank] = row_of[request]
+                if units[unit, OPEN_COUNT] == 0:
+                    units[unit, OPEN_SINCE] = cycle
+                units[unit, OPEN_COUNT] += 1
+                banks[ACTIVATE_READY, bank] = max(banks[ACTIVATE_READY, bank], cycle + machine.activate_activate)
+                banks[READ_READY, bank] = cycle + machine.activate_read
+                banks[WRITE_READY, bank] = cycle + machine.activate_write
+                banks[PRECHARGE_READY, bank] = max(banks[PRECHARGE_READY, bank], cycle + machine.activate_precharge)
+                units[unit, REFRESH_READY] = max(units[unit, REFRESH_READY], cycle + machine.activate_refresh)
+                units[unit, units[unit, WINDOW_NEXT]] = cycle + machine.four_activates
+                units[unit, WINDOW_NEXT] = (units[unit, WINDOW_NEXT] + 1) & 3
+                blocked = units[unit, units[unit, WINDOW_NEXT]]
+                for i in range(machine.groups_per_unit):
+                    slot = unit * machine.groups_per_unit + i
+                    group_ready[slot] = max(group_ready[slot], blocked, cycle + activate_delta[group, slot])
+                scalars[ROW_BUS] = cycle + machine.activate_cycles
+                _record(log, cycle, ACTIVATE, bank, request)
+        if acted == 2:
+            counts[DUAL_COMMANDS] += 1
 
         accepted = False
-        if head >= 0 and requests.arrival[head] <= cycle:
-            line = requests.line[head]
-            held = _holds_line(line, requests, state.writes[c], scalars[WRITE_COUNT])
-            if held:
+        if head >= 0 and arrival_of[head] <= cycle:
+            if _holds_line(line_of[head], line_of, writes, scalars[WRITE_COUNT]):
                 accepted = True
-                requests.complete[head] = cycle + 1
-                state.counters[c, ABSORBED_WRITES if requests.is_write[head] else FORWARDED_READS] += 1
-            elif requests.is_write[head]:
+                complete_of[head] = cycle + 1
+                counts[ABSORBED_WRITES if writing_of[head] else FORWARDED_READS] += 1
+            elif writing_of[head]:
                 if scalars[WRITE_COUNT] < machine.write_buffer:
                     accepted = True
-                    state.writes[c, scalars[WRITE_COUNT]] = head
+                    writes[scalars[WRITE_COUNT]] = head
                     scalars[WRITE_COUNT] += 1
                     scalars[READS_OPEN] += 1
             elif scalars[READ_COUNT] < machine.read_buffer:
                 accepted = True
-                state.reads[c, scalars[READ_COUNT]] = head
+                reads[scalars[READ_COUNT]] = head
                 scalars[READ_COUNT] += 1
                 scalars[READS_OPEN] += 1
             if accepted:
                 scalars[MODE_STALE] = 1
-                requests.accept[head] = cycle
-                head = requests.next_in_channel[head]
+                accept_of[head] = cycle
+                head = next_of[head]
 
         upcoming = min(soonest, scalars[NEXT_REFRESH])
         if acted or accepted or scalars[MODE_STALE]:
             upcoming = cycle + 1
         if head >= 0:
-            upcoming = min(upcoming, max(cycle + 1, requests.arrival[head]))
+            upcoming = min(upcoming, max(cycle + 1, arrival_of[head]))
         elif stop_when_accepted or (stop_when_done and scalars[READS_OPEN] == 0):
             until_cycle = cycle + 1
         cycle = max(upcoming, cycle + 1)

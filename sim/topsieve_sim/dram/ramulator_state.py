@@ -34,6 +34,14 @@ COLUMN, ROW, ANY = 0, 1, 2
 ) = range(13)
 SCALARS = 13
 
+# Rows of `Channels.banks`; each holds one value per bank.
+OPEN_ROW, ACTIVATE_READY, READ_READY, WRITE_READY, PRECHARGE_READY, CLAIMS = range(6)
+BANK_ROWS = 6
+
+# Columns of `Channels.units` after the ring of four.
+WINDOW_NEXT, REFRESH_READY, OPEN_COUNT, OPEN_SINCE = 4, 5, 6, 7
+UNIT_COLUMNS = 8
+
 # Columns of `Channels.counters`.
 (
     READ_COMMANDS,
@@ -57,6 +65,9 @@ class Machine(NamedTuple):
 
     banks: int
     banks_per_unit: int
+    group_shift: int
+    """Bank number to bank group."""
+    unit_shift: int
     groups: int
     groups_per_unit: int
     units: int
@@ -87,25 +98,20 @@ class Machine(NamedTuple):
 
 
 class Channels(NamedTuple):
-    """State of all channels; the first axis is the channel."""
+    """State of all channels; the first axis is the channel. A unit is a rank of a pseudo-channel."""
 
     scalars: Int64
     counters: Int64
-    open_row: Int64
-    activate_ready: Int64
-    column_ready: Int64
-    precharge_ready: Int64
+    banks: Int64
+    """int64 [channels, rows, banks]: open row; cycle from which the bank itself allows an activate, read, write and
+    precharge; active requests (a bank with any may not be precharged)."""
     group_ready: Int64
     """int64 [channels, 4 * groups]: activate, precharge (always 0), read, write as far as the group is concerned."""
-    refresh_ready: Int64
-    """int64 [channels, units]."""
-    window: Int64
-    """int64 [channels, units, 5]: cycles of the last four activates plus tFAW, ring position."""
-    claims: Int64
-    """int64 [channels, banks]: active requests per bank; a claimed bank may not be precharged."""
-    open_count: Int64
-    open_since: Int64
+    units: Int64
+    """int64 [channels, units, 8]: ends of the last four activate windows and their ring's position; cycle from which a
+    refresh is allowed; open banks, and the cycle since which there are any."""
     reads: Int64
+    """int64 [channels, entries]: read buffer, oldest first."""
     writes: Int64
     active: Int64
 
@@ -144,6 +150,8 @@ def machine(config: DramConfig) -> Machine:
     return Machine(
         banks=organization.banks_per_channel,
         banks_per_unit=organization.banks_per_rank,
+        group_shift=organization.banks_per_group.bit_length() - 1,
+        unit_shift=organization.banks_per_rank.bit_length() - 1,
         groups=groups,
         groups_per_unit=per_unit,
         units=organization.ranks * organization.pseudo_channels,
@@ -184,19 +192,14 @@ def fresh_channels(config: DramConfig) -> Channels:
     scalars[:, FIFO_HEAD] = NONE
     # The clock counts before the refresh timer looks at it.
     scalars[:, NEXT_REFRESH] = config.timing.tREFI - 1
+    state = zeros(BANK_ROWS, banks)
+    state[:, OPEN_ROW] = NONE
     return Channels(
         scalars=scalars,
         counters=zeros(COUNTERS),
-        open_row=zeros(banks) - 1,
-        activate_ready=zeros(banks),
-        column_ready=zeros(2, banks),
-        precharge_ready=zeros(banks),
+        banks=state,
         group_ready=zeros(4 * organization.groups_per_channel),
-        refresh_ready=zeros(units),
-        window=zeros(units, 5),
-        claims=zeros(banks),
-        open_count=zeros(units),
-        open_since=zeros(units),
+        units=zeros(units, UNIT_COLUMNS),
         reads=zeros(controller.read_queue),
         writes=zeros(controller.write_buffer),
         active=zeros(banks),
@@ -205,7 +208,7 @@ def fresh_channels(config: DramConfig) -> Channels:
 
 def open_ranks(state: Channels) -> tuple[Int64, Int64]:
     """Open banks of every rank and the cycle since which there are any; int64 [channels, units] each."""
-    return state.open_count, state.open_since
+    return state.units[:, :, OPEN_COUNT], state.units[:, :, OPEN_SINCE]
 
 
 def counters(totals: list[int], active_cycles: int, idle_cycles: int) -> DramCounters:
