@@ -14,10 +14,9 @@ from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.energy import Action, Component
 from topsieve_sim.engine.ledger import Cost, UnitCycles
 from topsieve_sim.engine.program import AttentionWork
-from topsieve_sim.engine.selection import select_cycles
+from topsieve_sim.engine.selection import Selections, drawn_selections, selections
 from topsieve_sim.golden.attention import machine_attention, quantise_operands
 from topsieve_sim.golden.progressive import integer_threshold
-from topsieve_sim.golden.topk_latency import LOAD_TO_COMMAND
 from topsieve_sim.report import Stall, Traffic, Unit
 from topsieve_sim.timing import attention as timing
 from topsieve_sim.trace import AttentionGroup, Trace
@@ -175,20 +174,20 @@ def attention_costs(
     InputError
         a descriptor does not fit the machine.
     """
-    select = _value_selection(work, decisions, config, generator)
+    select = _value_selections(work, decisions, config, generator)
     timed: dict[Hashable, int] = {}
     places: list[int] = []
     groups: list[timing.AttentionGroup] = []
-    for descriptor, decided, cycles in zip(work, decisions, select, strict=True):
-        name = (descriptor.shape, decided.name, cycles.tobytes())
+    for descriptor, decided, chosen in zip(work, decisions, select, strict=True):
+        name = (descriptor.shape, decided.name, chosen.cycles.tobytes(), chosen.flush.tobytes())
         place = timed.setdefault(name, len(groups))
         if place == len(groups):
-            groups.append(_timing_group(descriptor, decided, cycles, config))
+            groups.append(_timing_group(descriptor, decided, chosen, config))
         places.append(place)
     times = timing.attention_times(config, groups)
     known: dict[Hashable, dict[tuple[Component, Action], int]] = {}
     costs = []
-    for descriptor, decided, cycles, place in zip(work, decisions, select, places, strict=True):
+    for descriptor, decided, chosen, place in zip(work, decisions, select, places, strict=True):
         sizes = zip(_TRAFFIC, times.dram_bytes[place].tolist(), strict=True)
         traffic = {kind: size for kind, size in sizes if size}
         content = (descriptor.shape, decided.name)
@@ -196,50 +195,38 @@ def attention_costs(
             known[content] = _actions(descriptor, decided, config, traffic)
         actions = known[content]
         if descriptor.kept < descriptor.query_key.keys:
-            actions = actions | _selection_actions(decided, int(cycles.sum()), config)
+            actions = actions | _selection_actions(decided, int(chosen.cycles.sum()), config)
         units = _unit_cycles(descriptor, decided, int(times.cycles[place]), times.unit_cycles[place].tolist())
         costs.append(Cost(int(times.cycles[place]), units, traffic, actions))
     return costs
 
 
-def _value_selection(
-    work: list[AttentionWork],
-    decisions: list[Decisions],
-    config: AcceleratorConfig,
-    generator: np.random.Generator,
-) -> list[NDArray[np.int64]]:
-    """Cycles between load and filter of the local top-k engine, for every row of every descriptor.
+_NO_SELECTION = Selections(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
-    The selector takes its command `LOAD_TO_COMMAND` cycles after the last probability; 0 where all values are kept.
-    """
+
+def _value_selections(
+    work: list[AttentionWork], decisions: list[Decisions], config: AcceleratorConfig, generator: np.random.Generator
+) -> list[Selections]:
+    """Local value selection of every descriptor; without rows where all values are kept."""
     bits = config.formats.probability_bits
-    drawn = [
-        number
-        for number, (descriptor, decided) in enumerate(zip(work, decisions, strict=True))
-        if descriptor.kept < descriptor.query_key.keys and decided.probability is None
-    ]
-    found: dict[int, NDArray[np.int64]] = {}
-    if drawn:
-        sizes = [decisions[number].row_keys for number in drawn]
-        kept = [np.full(size.size, work[number].kept) for number, size in zip(drawn, sizes, strict=True)]
-        cycles = select_cycles(config, np.concatenate(sizes), np.concatenate(kept), None, bits, generator)
-        bounds = np.cumsum([size.size for size in sizes])[:-1]
-        found = dict(zip(drawn, np.split(cycles + LOAD_TO_COMMAND, bounds), strict=True))
-    result = []
+    result = [_NO_SELECTION] * len(work)
+    drawn = []
     for number, (descriptor, decided) in enumerate(zip(work, decisions, strict=True)):
-        if number in found:
-            result.append(found[number])
-        elif decided.probability is not None:
-            kept_rows = np.full(decided.row_keys.size, descriptor.kept)
-            cycles = select_cycles(config, decided.row_keys, kept_rows, decided.probability, bits, generator)
-            result.append(cycles + LOAD_TO_COMMAND)
+        if descriptor.kept == descriptor.query_key.keys:
+            continue
+        if decided.probability is None:
+            drawn.append(number)
         else:
-            result.append(np.zeros(decided.row_keys.size, np.int64))
+            kept = np.full(decided.row_keys.size, descriptor.kept)
+            result[number] = selections(config, decided.row_keys, kept, decided.probability, bits, generator)
+    sizes, counts = [decisions[number].row_keys for number in drawn], [work[number].kept for number in drawn]
+    for number, chosen in zip(drawn, drawn_selections(config, sizes, counts, bits, generator), strict=True):
+        result[number] = chosen
     return result
 
 
 def _timing_group(
-    work: AttentionWork, decided: Decisions, select: NDArray[np.int64], config: AcceleratorConfig
+    work: AttentionWork, decided: Decisions, chosen: Selections, config: AcceleratorConfig
 ) -> timing.AttentionGroup:
     op = work.query_key
     # Without the progressive controller both planes are fetched at once.
@@ -251,7 +238,8 @@ def _timing_group(
         kept=work.kept,
         head_dim=op.head_dim,
         lsb_flags=decided.lsb,
-        select_cycles=select,
+        select_cycles=chosen.cycles if chosen.cycles.size else 0,
+        flush_cycles=chosen.flush if chosen.flush.size else 0,
         row_keys=decided.row_keys,
         progressive=_progressive(work, config),
         query_bits=op.query_bits,

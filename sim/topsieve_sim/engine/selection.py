@@ -7,6 +7,8 @@ with the run's seed: distinct values in random order, the workload of the publis
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -16,52 +18,111 @@ from topsieve_sim.errors import InputError
 from topsieve_sim.golden.topk_select import bitonic_cycles, quick_select, radix_cycles
 
 
+@dataclass(frozen=True)
+class Selections:
+    """Times of the selections of one descriptor, int64 [rows] each.
+
+    cycles : of the selector, command to result. flush : 1 where the survivors need one output cycle more.
+    """
+
+    cycles: NDArray[np.int64]
+    flush: NDArray[np.int64]
+
+
 @njit(cache=True)
-def _quick_cycles(
+def _overflows(scores: NDArray[np.int64], kth: int, quota: int, kept: int, parallelism: int) -> bool:
+    """`golden.attention.flush_cycles` of one row whose threshold and tie quota are known."""
+    border = (scores.size - 1) // parallelism * parallelism
+    survivors = 0
+    tied = 0
+    for value in scores[border:]:
+        survivors += value > kth
+        tied += value == kth
+    if tied > 0:
+        for value in scores[:border]:
+            quota -= value == kth
+        survivors += min(max(quota, 0), tied)
+    before = kept - survivors
+    waiting = (before - 1) % parallelism + 1 if before > 0 else 0
+    return waiting + survivors > parallelism
+
+
+@njit(cache=True)
+def _select_rows(
     scores: NDArray[np.int64],
-    offsets: NDArray[np.int64],
+    sizes: NDArray[np.int64],
     kept: NDArray[np.int64],
+    quick: bool,
     parallelism: int,
     seed: int,
     cycles: NDArray[np.int64],
+    flush: NDArray[np.int64],
 ) -> None:
     no_rounds = np.empty((0, 3), np.int64)
-    for row in range(kept.size):
-        begin, end = offsets[row], offsets[row + 1]
-        if 0 < kept[row] < end - begin:
-            cycles[row] = quick_select(scores[begin:end], kept[row], parallelism, seed, no_rounds)[0]
+    begin = 0
+    for row in range(sizes.size):
+        mine = scores[begin : begin + sizes[row]]
+        begin += sizes[row]
+        k = min(kept[row], mine.size)
+        kth, quota = -1, 0  # everything is kept
+        if 0 < k < mine.size:
+            if quick:
+                cycles[row], kth, quota, _ = quick_select(mine, k, parallelism, seed, no_rounds)
+            else:
+                kth = np.partition(mine, mine.size - k)[mine.size - k]
+                quota = k - np.count_nonzero(mine > kth)
+        if k > 0:
+            flush[row] = _overflows(mine, kth, quota, k, parallelism)
 
 
-def select_cycles(
+def selections(
     config: AcceleratorConfig,
     sizes: NDArray[np.int64],
     kept: NDArray[np.int64],
     scores: NDArray[np.int64] | None,
     score_bits: int,
     generator: np.random.Generator,
-) -> NDArray[np.int64]:
-    """Cycles of the selector for each row, int64 [rows]; 1 where nothing is to be selected.
+) -> Selections:
+    """Times of a top-k engine that keeps the `kept` largest of each row.
 
     Parameters
     ----------
-    sizes, kept : int64 [rows], scores in a row and how many to keep.
+    sizes, kept : int64 [rows], scores in a row and how many of them stay.
     scores : int64 [sum of sizes], the rows one after the other, 0 to 2^score_bits - 1; None draws them.
     """
-    cycles = np.ones(sizes.size, np.int64)
-    if config.topk.selector is SelectorKind.QUICK:
-        offsets = np.zeros(sizes.size + 1, np.int64)
-        np.cumsum(sizes, out=offsets[1:])
-        if scores is None:
-            scores = _drawn(int(offsets[-1]), score_bits, generator)
-        _quick_cycles(scores, offsets, kept, config.topk.parallelism, config.topk.seed, cycles)
-        return cycles
-    for row in np.flatnonzero((kept > 0) & (kept < sizes)):
-        n, k = int(sizes[row]), int(kept[row])
-        if config.topk.selector is SelectorKind.RADIX:
-            cycles[row] = radix_cycles(n, config.topk.parallelism, score_bits, config.topk.radix_bits)
-        else:
-            cycles[row] = bitonic_cycles(n, k, config.topk.parallelism)
-    return cycles
+    topk = config.topk
+    if scores is None:
+        scores = _drawn(int(sizes.sum()), score_bits, generator)
+    cycles, flush = np.ones(sizes.size, np.int64), np.zeros(sizes.size, np.int64)
+    quick = topk.selector is SelectorKind.QUICK
+    _select_rows(scores, sizes, kept, quick, topk.parallelism, topk.seed, cycles, flush)
+    if not quick:
+        for row in np.flatnonzero((kept > 0) & (kept < sizes)):
+            n, k = int(sizes[row]), int(kept[row])
+            if topk.selector is SelectorKind.RADIX:
+                cycles[row] = radix_cycles(n, topk.parallelism, score_bits, topk.radix_bits)
+            else:
+                cycles[row] = bitonic_cycles(n, k, topk.parallelism)
+    return Selections(cycles, flush)
+
+
+def drawn_selections(
+    config: AcceleratorConfig,
+    sizes: list[NDArray[np.int64]],
+    kept: list[int],
+    score_bits: int,
+    generator: np.random.Generator,
+) -> list[Selections]:
+    """`selections` on drawn scores for several descriptors at once; `kept` is the same for all rows of one."""
+    if not sizes:
+        return []
+    lengths = [size.size for size in sizes]
+    chosen = selections(config, np.concatenate(sizes), np.repeat(kept, lengths), None, score_bits, generator)
+    bounds = np.cumsum(lengths).tolist()
+    return [
+        Selections(chosen.cycles[stop - length : stop], chosen.flush[stop - length : stop])
+        for stop, length in zip(bounds, lengths, strict=True)
+    ]
 
 
 def _drawn(count: int, bits: int, generator: np.random.Generator) -> NDArray[np.int64]:

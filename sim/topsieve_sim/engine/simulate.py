@@ -25,7 +25,7 @@ from topsieve_sim.energy import (
 from topsieve_sim.engine.attention import Assumptions, Decisions, Memo, attention_costs, decide
 from topsieve_sim.engine.ledger import Cost, Ledger
 from topsieve_sim.engine.program import AttentionWork, Program, prepare
-from topsieve_sim.engine.selection import quantised_scores, select_cycles
+from topsieve_sim.engine.selection import Selections, drawn_selections, quantised_scores, selections
 from topsieve_sim.engine.singles import HOST_KINDS, single_cost
 from topsieve_sim.report import (
     LayerRow,
@@ -110,6 +110,10 @@ def _name(layer: int, sequence: int, step: int, kind: str) -> str:
     return f"layer {layer} sequence {sequence} step {step} {kind}"
 
 
+def _all_cycles(chosen: Selections) -> int:
+    return int(chosen.cycles.sum() + chosen.flush[-1])
+
+
 class _Run:
     """The costs of one program on one machine, batch by batch, and what had to be assumed."""
 
@@ -132,7 +136,7 @@ class _Run:
         trace = self.program.trace
         decisions = [decide(unit, trace, self.config, self.memo, self.assumed) for unit in work]
         times = iter(zip(attention_costs(work, decisions, self.config, self.generator), decisions, strict=True))
-        cascade = self._cascade_cycles(batch)
+        cascade = self._cascade(batch)
         result: list[tuple[AttentionWork | SingleOp, Cost, Decisions | None]] = []
         for unit in batch:
             if isinstance(unit, AttentionWork):
@@ -148,33 +152,28 @@ class _Run:
                 result.append((unit, single_cost(unit.op, self.config, cascade.get(unit.index, 0)), None))
         return result
 
-    def _cascade_cycles(self, batch: tuple[AttentionWork | SingleOp, ...]) -> dict[int, int]:
-        """Selection cycles of each `TopK` of the batch by its index, all its repeats together."""
+    def _cascade(self, batch: tuple[AttentionWork | SingleOp, ...]) -> dict[int, int]:
+        """Selection cycles of each `TopK` of the batch by its index: all repeats, and the flush after the last."""
         formats = self.config.formats
-        operands = self.program.trace.operands
         found: dict[int, int] = {}
-        drawn: dict[int, list[tuple[int, TopK]]] = {}
+        drawn: dict[int, dict[int, TopK]] = {}
         for unit in batch:
-            if not isinstance(unit, SingleOp) or not isinstance(unit.op, TopK):
+            if not isinstance(unit, SingleOp) or not isinstance(unit.op, TopK) or unit.op.n > self.config.capacity:
                 continue
             op = unit.op
             bits = formats.head_importance_bits if op.scope is TopKScope.HEAD else formats.token_importance_bits
-            scores = operands.get((unit.index, "scores"))
+            scores = self.program.trace.operands.get((unit.index, "scores"))
             if scores is None:
                 self.drawn_cascade |= 0 < op.k < op.n
-                drawn.setdefault(bits, []).append((unit.index, op))
+                drawn.setdefault(bits, {})[unit.index] = op
             else:
-                given = quantised_scores(scores, bits).reshape(-1)
+                integers = quantised_scores(scores, bits).reshape(-1)
                 sizes, kept = np.full(op.repeats, op.n), np.full(op.repeats, op.k)
-                found[unit.index] = int(select_cycles(self.config, sizes, kept, given, bits, self.generator).sum())
-        for bits, members in drawn.items():
-            repeats = [op.repeats for _, op in members]
-            sizes = np.repeat([op.n for _, op in members], repeats)
-            kept = np.repeat([op.k for _, op in members], repeats)
-            cycles = select_cycles(self.config, sizes, kept, None, bits, self.generator)
-            starts = np.cumsum([0, *repeats[:-1]])
-            sums = np.add.reduceat(cycles, starts).tolist()
-            found |= {index: total for (index, _), total in zip(members, sums, strict=True)}
+                found[unit.index] = _all_cycles(selections(self.config, sizes, kept, integers, bits, self.generator))
+        for bits, ops in drawn.items():
+            lengths = [np.full(op.repeats, op.n) for op in ops.values()]
+            chosen = drawn_selections(self.config, lengths, [op.k for op in ops.values()], bits, self.generator)
+            found |= zip(ops, map(_all_cycles, chosen), strict=True)
         return found
 
     def _check_width(self, unit: AttentionWork) -> None:

@@ -34,10 +34,10 @@ from topsieve_sim.trace.ops import (
 HOST_KINDS = frozenset({Projection.kind, FeedForward.kind})
 
 
-def single_cost(op: Op, config: AcceleratorConfig, select_cycles: int = 0) -> Cost:
+def single_cost(op: Op, config: AcceleratorConfig, selection_cycles: int = 0) -> Cost:
     """Cost of an operation outside every attention group.
 
-    `select_cycles` is for a `TopK`: the selection cycles of all its repeats. `Projection` and `FeedForward` are priced
+    `selection_cycles` is for a `TopK`: those of all its repeats, the last one's flush included. `Projection` and `FeedForward` are priced
     as on the arrays (`config.fully_connected`).
 
     Raises
@@ -46,7 +46,7 @@ def single_cost(op: Op, config: AcceleratorConfig, select_cycles: int = 0) -> Co
         a top-k is longer than the machine's capacity, or the kind of operation is not known.
     """
     if isinstance(op, TopK):
-        return _topk(op, config, select_cycles)
+        return _topk(op, config, selection_cycles)
     if isinstance(op, Similarity):
         return _dot_products(op.rows_a, op.rows_b, op.width, config)
     if isinstance(op, Norm):
@@ -104,10 +104,10 @@ def _cost(
     return Cost(cycles, units, {**read, **written}, total)
 
 
-def _topk(op: TopK, config: AcceleratorConfig, select_cycles: int) -> Cost:
+def _topk(op: TopK, config: AcceleratorConfig, selection_cycles: int) -> Cost:
     """Second top-k engine, one repeat after the other: loads from the importance memory, selects, filters.
 
-    The rows of `timing.topk.topk_times` with one bank and an output that never stalls.
+    Equal to `timing.topk.topk_times` with one bank and an output that never stalls.
     """
     if op.n > config.capacity:
         raise InputError(
@@ -117,11 +117,12 @@ def _topk(op: TopK, config: AcceleratorConfig, select_cycles: int) -> Cost:
             allowed=f"1 to capacity = {config.capacity}",
         )
     machine = attention_latencies(config)
-    load = beats(op.n, machine.lanes)
+    # A beat of scores wider than the engine enters in parts.
+    load = beats(op.n, min(machine.lanes, config.topk.parallelism))
     sift = beats(op.n, config.topk.parallelism)
     bits = cascade_score_bits(config)
-    engine = op.repeats * (load + LOAD_TO_COMMAND + sift) + select_cycles
-    passed = select_cycles * config.topk.parallelism + op.repeats * op.n
+    engine = op.repeats * (load + LOAD_TO_COMMAND + sift) + selection_cycles
+    passed = selection_cycles * config.topk.parallelism + op.repeats * op.n
     actions = {
         (Component.IMPORTANCE, Action.READ_BIT): op.repeats * op.n * config.formats.token_importance_bits,
         (Component.CASCADE_TOPK, Action.WRITE_BIT): (passed + op.repeats * op.n) * bits,
@@ -268,4 +269,4 @@ def _scan(op: Op, config: AcceleratorConfig) -> Cost:
     }
     if isinstance(op, Search):
         actions[Component.IMPORTANCE, Action.ADD] = op.n
-    return _cost(config, {Unit.CASCADE_TOPK: cycles}, attention_latencies(config).filter, actions)
+    return _cost(config, {Unit.CASCADE_TOPK: cycles}, filter_stages(parallelism) + 1, actions)
