@@ -96,7 +96,7 @@ PROJECTION_ROLES = ("q", "k", "v", "qkv", "o")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Projection(Op):
-    """Linear map of `tokens` rows; `role` is one of q, k, v, qkv (three maps of the same width), o."""
+    """Linear map of `tokens` rows; `role` is one of q, k, v, o and qkv (three maps side by side, `outputs` in all)."""
 
     kind: ClassVar[str] = "projection"
     counts_flops: ClassVar[bool] = True
