@@ -16,6 +16,7 @@ from topsieve_sim.errors import InputError
 from topsieve_sim.golden.attention import flush_cycles
 from topsieve_sim.golden.topk import SELECTOR_CODES, select_cycles
 from topsieve_sim.stepped.attention import SteppedAttention
+from topsieve_sim.timing import attention as timing_attention
 from topsieve_sim.timing import attention_kernel as kernel
 from topsieve_sim.timing.attention import (
     BYTE_KIND_NAMES,
@@ -25,6 +26,7 @@ from topsieve_sim.timing.attention import (
     attention_events,
     attention_times,
 )
+from topsieve_sim.timing.latencies import AttentionLatencies, attention_latencies
 
 COLUMNS = {
     "row": kernel.ROW,
@@ -185,3 +187,32 @@ def test_groups_the_machine_cannot_run_are_refused(change: dict[str, Any], field
     group = AttentionGroup(**({"heads": 2, "queries": 1, "keys": 100, "kept": 100, "head_dim": 64} | change))
     with pytest.raises(InputError, match=field):
         attention_times(load_config("spatten"), [group])
+
+
+FIELDS = [name for name in AttentionLatencies._fields if name not in ("lanes", "banks", "topk_lanes")]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_every_latency_and_depth_matters(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong constant cannot hide: one more or one less changes an event of some group on a busy machine."""
+    config = load_config("tiny", ["memory.latency_cycles=3"])
+    rng = np.random.default_rng(1)
+    stalls = rng.random(600) < 0.2
+    some = [
+        AttentionGroup(heads=9, queries=1, keys=32, kept=3, head_dim=1, select_cycles=2),
+        AttentionGroup(heads=1, queries=30, keys=1, kept=1, head_dim=1, lsb_flags=rng.random(30) < 0.5),
+        AttentionGroup(heads=2, queries=9, keys=32, kept=32, head_dim=8),
+    ]
+
+    def events() -> list[Any]:
+        return [
+            attention_events(config, group, output_ready=pattern)[1].tolist()
+            for group in some
+            for pattern in (stalls, np.zeros(0, np.bool_), np.zeros(900, np.bool_))
+        ]
+
+    right = events()
+    machine = attention_latencies(config)
+    wrong = machine._replace(**{field: getattr(machine, field) - 1})
+    monkeypatch.setattr(timing_attention, "attention_latencies", lambda _: wrong)
+    assert events() != right

@@ -6,24 +6,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from topsieve_sim.arch.config import AcceleratorConfig
 from topsieve_sim.errors import InputError
-from topsieve_sim.timing.attention_kernel import BYTE_KINDS, CAUSES, EVENTS, UNITS, many_group_times
-from topsieve_sim.timing.latencies import attention_latencies
-
-UNIT_NAMES = (
-    "memory",
-    "dot_product",
-    "softmax_fill",
-    "softmax_exponential",
-    "softmax_normalise",
-    "topk",
-    "weighted_sum",
+from topsieve_sim.timing.accounting import (
+    BYTE_KIND_NAMES,
+    BYTE_KINDS,
+    CAUSE_NAMES,
+    CAUSES,
+    UNIT_NAMES,
+    UNITS,
 )
-CAUSE_NAMES = ("busy", "waiting_for_input", "waiting_for_memory", "back_pressure", "done")
-BYTE_KIND_NAMES = ("key_msb", "key_lsb", "value", "query", "output")
+from topsieve_sim.timing.attention_kernel import EVENTS, group_times
+from topsieve_sim.timing.latencies import AttentionLatencies, attention_latencies
+
+__all__ = [
+    "BYTE_KIND_NAMES",
+    "CAUSE_NAMES",
+    "UNIT_NAMES",
+    "AttentionGroup",
+    "AttentionTimes",
+    "attention_events",
+    "attention_times",
+]
 
 NO_STALLS = np.zeros(0, np.bool_)
 
@@ -208,8 +215,37 @@ def _run(
     tables = np.zeros((len(groups), UNITS, CAUSES), np.int64)
     sizes = np.zeros((len(groups), BYTE_KINDS), np.int64)
     events = np.zeros((rows + int(lsb_flags.sum()) if record else 0, EVENTS), np.int64)
-    cycles = many_group_times(
+    cycles = _many_group_times(
         attention_latencies(config), shapes, offsets, row_keys, lsb_flags, select_cycles, flush_cycles, memory_ready, output_ready,
         tables, sizes, events,
     )  # fmt: skip
     return AttentionTimes(cycles=cycles, unit_cycles=tables, dram_bytes=sizes), events
+
+
+@njit(cache=True)
+def _many_group_times(
+    machine: AttentionLatencies,
+    shapes: NDArray[np.int64],
+    row_offset: NDArray[np.int64],
+    row_keys: NDArray[np.int64],
+    lsb_flags: NDArray[np.bool_],
+    select_cycles: NDArray[np.int64],
+    flush_cycles: NDArray[np.int64],
+    memory_ready: NDArray[np.bool_],
+    output_ready: NDArray[np.bool_],
+    tables: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    events: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """`group_times` of every group, each from its own cycle 0; `shapes` has one line of the scalar arguments each."""
+    groups = shapes.shape[0]
+    cycles = np.zeros(groups, np.int64)
+    for g in range(groups):
+        shape = shapes[g]
+        a, b = row_offset[g], row_offset[g + 1]
+        cycles[g] = group_times(
+            machine, shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], shape[6], shape[7], shape[8],
+            shape[9], shape[10], shape[11], shape[12] != 0, row_keys[a:b], lsb_flags[a:b], select_cycles[a:b], flush_cycles[a:b],
+            memory_ready, output_ready, tables[g], sizes[g], events,
+        )  # fmt: skip
+    return cycles

@@ -10,19 +10,29 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from topsieve_sim.timing.accounting import (
+    BUSY,
+    DONE,
+    DOT_PRODUCT,
+    DOWNSTREAM,
+    EXPONENTIAL,
+    INPUT,
+    KEY_LSB,
+    KEY_MSB,
+    MEMORY,
+    NORMALISE,
+    OUTPUT,
+    QUERY,
+    SOFTMAX_FILL,
+    TOPK,
+    VALUE,
+    WEIGHTED_SUM,
+    account,
+)
 from topsieve_sim.timing.latencies import AttentionLatencies
 from topsieve_sim.timing.memory import fetch_rows
 from topsieve_sim.timing.pipeline import next_ready
 
-# Units, in the order of the accounting table's rows.
-MEMORY, DOT_PRODUCT, SOFTMAX_FILL, EXPONENTIAL, NORMALISE, TOPK, WEIGHTED_SUM = range(7)
-UNITS = 7
-# Causes, in the order of its columns.
-BUSY, INPUT, MEMORY_WAIT, DOWNSTREAM, DONE = range(5)
-CAUSES = 5
-# Byte kinds.
-KEY_MSB, KEY_LSB, VALUE, QUERY, OUTPUT = range(5)
-BYTE_KINDS = 5
 # Recorded events of a started row, see `docs/attention-unit.md`, section "Events".
 (
     ROW,
@@ -42,20 +52,6 @@ BYTE_KINDS = 5
 EVENTS = 13
 
 NEVER = np.int64(1) << np.int64(62)
-
-
-@njit(cache=True)
-def _account(
-    table: NDArray[np.int64], unit: int, cursor: int, input_at: int, memory_at: int, event: int, busy: int
-) -> int:
-    """Attribute the cycles [cursor, event) to what was missing and [event, event + busy) to work; the new cursor."""
-    first = min(max(input_at, cursor), event)
-    second = min(max(memory_at, first), event)
-    table[unit, INPUT] += first - cursor
-    table[unit, MEMORY_WAIT] += second - first
-    table[unit, DOWNSTREAM] += event - second
-    table[unit, BUSY] += busy
-    return event + busy
 
 
 @njit(cache=True)
@@ -85,7 +81,7 @@ def _request(
         picked, rows, row_bits, machine.lanes, machine.memory_bytes_per_cycle, machine.memory_latency, ready, arrival
     )
     size[kind] += amount
-    return int(_account(table, MEMORY, free, picked + 1, ended - words, ended - words, words))
+    return int(account(table, MEMORY, free, picked + 1, ended - words, ended - words, words))
 
 
 @njit(cache=True)
@@ -244,13 +240,13 @@ def group_times(
             product = int(max(earliest, max(data_at, credit_at)))
             if i == 0:
                 first_product = product
-            product_cursor = _account(table, DOT_PRODUCT, product_cursor, earliest, data_at, product, product_interval)
+            product_cursor = account(table, DOT_PRODUCT, product_cursor, earliest, data_at, product, product_interval)
             earliest = product + product_interval
             scored = product + product_latency
             fill = max(scored, max(fill_last, score_ring[(products - machine.score_beats) & score_mask]) + 1)
             if i == 0:
                 fill = max(fill, score_rows[slot] + 1)
-            fill_cursor = _account(table, SOFTMAX_FILL, fill_cursor, scored, scored, fill, 1)
+            fill_cursor = account(table, SOFTMAX_FILL, fill_cursor, scored, scored, fill, 1)
             product_ring[products & product_mask] = fill
             products += 1
             fill_last = fill
@@ -263,7 +259,7 @@ def group_times(
         earliest = max(filled, max(exponential_last, exponential_rows[slot]) + 1)
         for k in range(first_beat, products):
             exponential_last = max(earliest, exponential_ring[(k - machine.exponential_beats) & exponential_mask] + 1)
-            exponential_cursor = _account(table, EXPONENTIAL, exponential_cursor, filled, filled, exponential_last, 1)
+            exponential_cursor = account(table, EXPONENTIAL, exponential_cursor, filled, filled, exponential_last, 1)
             earliest = exponential_last + 1
             score_ring[k & score_mask] = exponential_last
         score_rows[slot] = exponential_last
@@ -272,7 +268,7 @@ def group_times(
 
         if dropped:
             normalise_last = max(decided, normalise_last + 1)
-            normalise_cursor = _account(table, NORMALISE, normalise_cursor, decided, decided, normalise_last, 1)
+            normalise_cursor = account(table, NORMALISE, normalise_cursor, decided, decided, normalise_last, 1)
             for k in range(first_beat, products):
                 exponential_ring[k & exponential_mask] = normalise_last
             exponential_rows[slot] = normalise_last
@@ -322,7 +318,7 @@ def group_times(
             for i in range(count):
                 credit_at = probability_ring[(probabilities - machine.normalise_depth) & probability_mask] + 1
                 normalise_last = max(earliest, credit_at)
-                normalise_cursor = _account(table, NORMALISE, normalise_cursor, earliest, earliest, normalise_last, 1)
+                normalise_cursor = account(table, NORMALISE, normalise_cursor, earliest, earliest, normalise_last, 1)
                 earliest = normalise_last + 1
                 exponential_ring[(first_beat + i) & exponential_mask] = normalise_last
                 offered = normalise_last + machine.normalise
@@ -398,7 +394,7 @@ def group_times(
             else:
                 credit_at = probability_ring[(probabilities - machine.normalise_depth) & probability_mask] + 1
                 normalise_last = max(earliest, credit_at)
-                normalise_cursor = _account(table, NORMALISE, normalise_cursor, earliest, earliest, normalise_last, 1)
+                normalise_cursor = account(table, NORMALISE, normalise_cursor, earliest, earliest, normalise_last, 1)
                 earliest = normalise_last + 1
                 exponential_ring[(first_beat + i) & exponential_mask] = normalise_last
                 offered = normalise_last + machine.normalise
@@ -407,7 +403,7 @@ def group_times(
             weighted = max(input_at, data_at)
             if i == 0:
                 weighted = max(weighted, output_at)
-            weighted_cursor = _account(
+            weighted_cursor = account(
                 table, WEIGHTED_SUM, weighted_cursor, input_at, data_at, weighted, weighted_interval
             )
             weighted_last = weighted
@@ -469,32 +465,3 @@ def group_times(
     table[TOPK, DONE] += end - topk_cursor
     table[WEIGHTED_SUM, DONE] += end - weighted_cursor
     return end
-
-
-@njit(cache=True)
-def many_group_times(
-    machine: AttentionLatencies,
-    shapes: NDArray[np.int64],
-    row_offset: NDArray[np.int64],
-    row_keys: NDArray[np.int64],
-    lsb_flags: NDArray[np.bool_],
-    select_cycles: NDArray[np.int64],
-    flush_cycles: NDArray[np.int64],
-    memory_ready: NDArray[np.bool_],
-    output_ready: NDArray[np.bool_],
-    tables: NDArray[np.int64],
-    sizes: NDArray[np.int64],
-    events: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    """`group_times` of every group, each from its own cycle 0; `shapes` has one line of the scalar arguments each."""
-    groups = shapes.shape[0]
-    cycles = np.zeros(groups, np.int64)
-    for g in range(groups):
-        shape = shapes[g]
-        a, b = row_offset[g], row_offset[g + 1]
-        cycles[g] = group_times(
-            machine, shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], shape[6], shape[7], shape[8],
-            shape[9], shape[10], shape[11], shape[12] != 0, row_keys[a:b], lsb_flags[a:b], select_cycles[a:b], flush_cycles[a:b],
-            memory_ready, output_ready, tables[g], sizes[g], events,
-        )  # fmt: skip
-    return cycles
