@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo", "--")
-GONE = "#E8E8E8"
+# Letter of `topsieve.measure.survival`: colour and meaning.
+SURVIVAL = {
+    ".": ("#E8E8E8", "gone"),
+    "S": (PALETTE[1], "merged with others"),
+    "A": (PALETTE[0], "a token of its own"),
+}
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.0,
@@ -64,32 +69,43 @@ def plot_fidelity_against_cycles(
     _write(figure, path)
 
 
-def plot_survival(words: Sequence[str], alive: Sequence[Sequence[bool]], path: str | Path, method: str) -> None:
-    """Heat map of which tokens of one text enter each layer, written on the tokens themselves.
+def plot_survival(words: Sequence[str], layers: Sequence[str], path: str | Path, method: str) -> None:
+    """Heat map of what is left of each token of one text where each layer begins, written on the tokens themselves.
 
     Parameters
     ----------
     words : the tokens of the text.
-    alive : for each layer and token, whether it entered the layer's attention.
+    layers : one text a layer with one letter a token: A it has a slot of its own, S it shares one, . it is gone.
     path : of the PNG. Of a text longer than `MAX_WORDS` the first `MAX_WORDS` tokens are shown, and the title says so.
     """
-    shown = min(len(words), MAX_WORDS)
-    layers = len(alive)
-    figure, axes = _figure(max(4.0, 0.19 * shown + 1.2), 0.24 * layers + 1.8)
     from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
 
-    cells = [[1 if row[column] else 0 for column in range(shown)] for row in alive]
-    axes.imshow(cells, cmap=ListedColormap([GONE, PALETTE[0]]), vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    shown = min(len(words), MAX_WORDS)
+    figure, axes = _figure(max(4.0, 0.19 * shown + 1.2), 0.24 * len(layers) + 1.8)
+    letters = list(SURVIVAL)
+    cells = [[letters.index(letter) for letter in row[:shown]] for row in layers]
+    colours = [colour for colour, _ in SURVIVAL.values()]
+    axes.imshow(
+        cells, cmap=ListedColormap(colours), vmin=0, vmax=len(letters) - 1, aspect="auto", interpolation="nearest"
+    )
     axes.set_xticks(range(shown), [_printable(word) for word in words[:shown]], rotation=90, fontsize=7)
-    axes.set_yticks(range(layers), [str(layer) for layer in range(layers)])
-    axes.set_ylabel("layer entered")
+    axes.set_yticks(range(len(layers)), [str(layer) for layer in range(len(layers))])
+    axes.set_ylabel("layer")
     axes.grid(visible=False)
     axes.set_xticks([column - 0.5 for column in range(1, shown)], minor=True)
-    axes.set_yticks([row - 0.5 for row in range(1, layers)], minor=True)
+    axes.set_yticks([row - 0.5 for row in range(1, len(layers))], minor=True)
     axes.grid(which="minor", color="white", linewidth=0.8)
     axes.tick_params(which="minor", length=0)
     part = f" (first {shown} of {len(words)} tokens)" if shown < len(words) else ""
-    axes.set_title(f"{method}: tokens alive in each layer{part}")
+    axes.set_title(f"{method}: what enters each layer{part}")
+    axes.legend(
+        handles=[Patch(facecolor=colour, label=meaning) for colour, meaning in SURVIVAL.values()],
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+        frameon=False,
+        fontsize=8,
+    )
     _write(figure, path)
 
 

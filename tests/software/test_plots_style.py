@@ -18,7 +18,7 @@ DRAWINGS = {
         {"dense": 100 * scale, "spatten": 60}, {"dense": 1.0, "spatten": 0.9}, path, "spatten"
     ),
     "survival": lambda path, scale: plots.plot_survival(
-        WORDS, [[True] * 7, [index < 3 * scale for index in range(7)]], path, "tome"
+        WORDS, ["A" * 7, "AAS" + ".SAA"[scale:] + "." * scale], path, "tome"
     ),
     "energy": lambda path, scale: plots.plot_energy(
         {"dense": {f"part_{index}": 1e6 * index * scale for index in range(12)}, "evit": {"part_1": 3e5}}, path, "tiny"
@@ -44,7 +44,7 @@ def test_equal_numbers_are_equal_bytes_and_others_are_not(name, tmp_path):
 
 def test_long_text_is_cut_and_the_figure_stays_small(tmp_path):
     words = [f"w{index}" for index in range(500)]
-    plots.plot_survival(words, [[True] * 500] * 12, tmp_path / "long.png", "dense")
+    plots.plot_survival(words, ["A" * 500] * 12, tmp_path / "long.png", "dense")
     width, _ = struct.unpack(">II", (tmp_path / "long.png").read_bytes()[16:24])
     assert width < 3000
 

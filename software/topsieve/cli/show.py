@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from topsieve_sim.report import Report
 
-_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"))
+_SMALLEST = (1e-12, "p")
 
 
 def quantity(value: float, unit: str) -> str:
-    """`value` with three digits and a metric prefix: 12345 B is 12.3 kB."""
-    for factor, prefix in _PREFIXES:
-        if abs(value) >= factor:
-            return f"{value / factor:.3g} {prefix}{unit}".rstrip()
-    return f"{value:.3g} {unit}".rstrip()
+    """`value` with three digits and a metric prefix: 12345 B is 12.3 kB, 0.004 J is 4 mJ."""
+    factor, prefix = next((entry for entry in _PREFIXES if abs(value) >= entry[0]), _SMALLEST if value else (1.0, ""))
+    return f"{value / factor:.3g} {prefix}{unit}"
 
 
 def count(value: int) -> str:
@@ -58,7 +57,7 @@ def print_report(report: Report) -> None:
         "cycles": f"{count(report.cycles)} ({report.latency_us:,.2f} us at {machine.clock_mhz:g} MHz)",
         "operations": f"{quantity(report.flops, 'FLOP')}, of them attention {quantity(report.attention_flops, 'FLOP')}",
         "DRAM": quantity(report.dram_bytes_total, "B"),
-        "energy": f"{quantity(report.energy_total_pj * 1e-12 * 1e9, 'nJ')}, {report.power_w:.3g} W on average",
+        "energy": f"{quantity(report.energy_total_pj * 1e-12, 'J')}, {report.power_w:.3g} W on average",
         "area": f"{report.area_total_um2 / 1e6:.3g} mm2",
         "LSB rows": f"{count(report.lsb_rows)} of {count(report.query_rows)} query rows",
     }

@@ -1,0 +1,271 @@
+"""Compare reduction methods: what each keeps of a model's answer, and what it costs on an accelerator.
+
+Each method's result is a file of its own, written whole when the method is done, with a digest of everything the result
+depends on. A later run with the same inputs takes it from there, so nothing that was finished is computed twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from topsieve.corpus import Corpus
+from topsieve.methods import build, describe, method_names
+from topsieve.results import json_text, made_folder, versions, write_text
+from topsieve_sim.arch import AcceleratorConfig
+from topsieve_sim.errors import InputError
+from topsieve_sim.report import write_perfetto
+from topsieve_sim.trace import save_trace
+
+if TYPE_CHECKING:
+    from topsieve.measure import Bench
+    from topsieve.reduction.roles import Method
+
+FORMAT_VERSION = 1
+RESULT_FILE = "result.json"
+REPORT_FILE = "report.json"
+TIMELINE_FILE = "timeline.perfetto-trace"
+TRACE_FILE = "trace.npz"
+TIMES_FILE = "times.json"
+# In a method's result file: what it depends on, code included.
+DIGEST_KEY = "inputs_digest"
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What to compare.
+
+    Parameters
+    ----------
+    model : name or folder of the model.
+    methods : texts of methods, see `topsieve.methods.build`.
+    keep : share of tokens to keep, in (0, 1], for every method that takes one and does not say itself.
+    config : the accelerator.
+    corpus : fidelity is measured on all its paragraphs.
+    sequences : cycles are measured on this many evenly spaced paragraphs.
+    seed : of random methods, and of scores that a trace does not hold.
+
+    Raises
+    ------
+    InputError
+        unknown or repeated method, or a number out of range.
+    """
+
+    model: str
+    methods: tuple[str, ...]
+    keep: float
+    config: AcceleratorConfig
+    corpus: Corpus
+    sequences: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep <= 1:
+            raise InputError("wrong value", source="--keep", value=self.keep, allowed="a number in (0, 1]")
+        if self.sequences < 1:
+            raise InputError("wrong value", source="--sequences", value=self.sequences, allowed="at least 1")
+        if self.seed < 0:
+            raise InputError("wrong value", source="--seed", value=self.seed, allowed="at least 0")
+        if not self.methods:
+            raise InputError("no method given", source="--methods", allowed=", ".join(method_names()))
+        for method in self.methods:
+            describe(_name(method))
+        repeated = [method for method in self.methods if self.methods.count(method) > 1]
+        if repeated:
+            raise InputError("method given twice", source="--methods", value=repeated[0])
+
+    def facts(self, model_digest: str) -> dict[str, Any]:
+        """Everything but the method that a result depends on, as plain data."""
+        return {
+            "accelerator": self.config.model_dump(mode="json"),
+            "accelerator_digest": self.config.digest,
+            "corpus": self.corpus.name,
+            "corpus_digest": _digest(json_text(self.corpus.paragraphs).encode()),
+            "keep": self.keep,
+            "model": Path(self.model).name,
+            "model_digest": model_digest,
+            "paragraphs": len(self.corpus.paragraphs),
+            "seed": self.seed,
+            "sequences": min(self.sequences, len(self.corpus.paragraphs)),
+            "versions": versions(),
+        }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The results of a comparison.
+
+    Parameters
+    ----------
+    facts : what the results depend on, see `Question.facts`.
+    results : one a method, in the order asked for; the content of its `result.json`.
+    reused : methods whose results a former run had left.
+    """
+
+    facts: Mapping[str, Any]
+    results: tuple[Mapping[str, Any], ...]
+    reused: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """JSON text, equal to the byte for equal questions. Times are not part of it."""
+        results = [{key: value for key, value in result.items() if key != DIGEST_KEY} for result in self.results]
+        return json_text({"format": FORMAT_VERSION, "inputs": self.facts, "results": results})
+
+
+def split_methods(text: str) -> tuple[str, ...]:
+    """The methods of a comma-separated list; a part `parameter=value` belongs to the method before it.
+
+    `dense,spatten:value_keep=0.5,quantisation=8+4,tome` is three methods.
+    """
+    methods: list[str] = []
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        if methods and ":" in methods[-1] and "=" in part and ":" not in part.partition("=")[0]:
+            methods[-1] += "," + part
+        else:
+            methods.append(part)
+    return tuple(methods)
+
+
+def method_folder(out: Path, method: str) -> Path:
+    """Where the files of `method` are; its text with every character that a file system may dislike replaced."""
+    return out / "methods" / re.sub(r"[^A-Za-z0-9._=+-]+", "_", method)
+
+
+def compare(
+    question: Question, out: str | Path, *, traces: bool = False, progress: Progress = lambda line: None
+) -> Outcome:
+    """Answer `question`, leaving the files of each method in `out` as soon as it is done.
+
+    Parameters
+    ----------
+    out : folder; made if missing.
+    traces : keep each method's trace with its operands (some megabytes), for `topsieve simulate`.
+    progress : called with one line whenever something begins.
+
+    Raises
+    ------
+    InputError
+        bad input, or a file cannot be written. Results of methods that were done stay.
+    KeyboardInterrupt
+        Ctrl-C; its text says what is kept.
+    """
+    folder = made_folder(out)
+    done = 0
+    try:
+        from topsieve.measure import model_digest
+
+        facts = question.facts(model_digest(question.model))
+        digest = _digest(json_text([FORMAT_VERSION, facts, _code_digest()]).encode())
+        found = {
+            method: _finished(method_folder(folder, method), method, digest, traces) for method in question.methods
+        }
+        reused = tuple(method for method in question.methods if found[method])
+        results: list[Mapping[str, Any]] = []
+        runner = _Runner(question, folder, digest, traces, progress)
+        for number, method in enumerate(question.methods, start=1):
+            place = f"[{number}/{len(question.methods)}] {method}"
+            former = found[method]
+            results.append(former or runner.run(method, place))
+            if former:
+                progress(f"{place}: kept from an earlier run")
+            done = number
+        return Outcome(facts, tuple(results), reused)
+    except KeyboardInterrupt:
+        kept = f"{done} of {len(question.methods)} methods are done and kept in {folder}"
+        raise KeyboardInterrupt(f"{kept}; the same command goes on from there") from None
+
+
+class _Runner:
+    """Measures methods and writes their files; sets the bench up when the first method needs it."""
+
+    def __init__(self, question: Question, folder: Path, digest: str, traces: bool, progress: Progress) -> None:
+        self._question = question
+        self._folder = folder
+        self._digest = digest
+        self._traces = traces
+        self._progress = progress
+        self._bench: Bench | None = None
+        self._built: dict[str, Method] = {}
+
+    def run(self, method: str, place: str) -> Mapping[str, Any]:
+        bench = self._set_up()
+        self._progress(place)
+        start = time.perf_counter()
+        measured = bench.measure(self._built[method])
+        wall_seconds = time.perf_counter() - start
+        target = made_folder(method_folder(self._folder, method))
+        # The result vouches for the files beside it, so the old one goes first and the new one comes last.
+        (target / RESULT_FILE).unlink(missing_ok=True)
+        measured.report.write_json(target / REPORT_FILE)
+        write_perfetto(measured.report, target / TIMELINE_FILE)
+        if self._traces:
+            save_trace(measured.trace, target / TRACE_FILE)
+        timing = measured.report.timing
+        simulated = timing.wall_seconds if timing else 0.0
+        write_text(target / TIMES_FILE, json_text({"wall_seconds": wall_seconds, "simulation_wall_seconds": simulated}))
+        result = {"method": method, DIGEST_KEY: self._digest, **measured.summary}
+        write_text(target / RESULT_FILE, json_text(result))
+        # As the file will give it back: what JSON does not tell apart (tuples, lists) must not differ between runs.
+        return _loaded(json_text(result))
+
+    def _set_up(self) -> Bench:
+        if self._bench is None:
+            from topsieve.measure import Bench
+
+            question = self._question
+            # All methods are built before the model is loaded: a wrong parameter of the last is known at once.
+            self._built = {
+                method: build(method, keep=question.keep if describe(_name(method)).takes_keep else None)
+                for method in question.methods
+            }
+            self._progress(f"loading {question.model}, embedding {len(question.corpus.paragraphs)} paragraphs")
+            self._bench = Bench(question.model, question.corpus, question.sequences, question.config, question.seed)
+        return self._bench
+
+
+def _name(method: str) -> str:
+    return method.partition(":")[0].strip()
+
+
+def _loaded(text: str) -> Mapping[str, Any]:
+    loaded: Mapping[str, Any] = json.loads(text)
+    return loaded
+
+
+def _finished(folder: Path, method: str, digest: str, traces: bool) -> Mapping[str, Any] | None:
+    """The result that an earlier run with the same inputs left, if it did."""
+    if traces and not (folder / TRACE_FILE).exists():
+        return None
+    try:
+        result = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(result, dict) or result.get(DIGEST_KEY) != digest or result.get("method") != method:
+        return None
+    return result
+
+
+def _code_digest() -> str:
+    """Of every source file a result can depend on, so that results of changed code are not taken for current ones."""
+    import topsieve
+    import topsieve_sim
+
+    content = hashlib.sha256()
+    for package in (topsieve, topsieve_sim):
+        root = Path(package.__path__[0])
+        for path in sorted(root.rglob("*")):
+            if path.suffix in {".py", ".yaml"}:
+                content.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return content.hexdigest()[:16]
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -1,0 +1,113 @@
+"""The files that sum a comparison up: JSON, CSV tables with units in their headers, plots."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from topsieve.compare import Outcome, method_folder
+from topsieve.results import write_rows, write_text
+from topsieve_sim.arch import AcceleratorConfig
+from topsieve_sim.arch.load import dump_config
+
+SUMMARY_COLUMNS = (
+    "method",
+    "resolved",
+    "cycles",
+    "latency_us",
+    "dram_bytes",
+    "flops",
+    "attention_flops",
+    "energy_pj",
+    "power_w",
+    "query_rows",
+    "lsb_rows",
+    "cosine",
+    "cosine_minimum",
+    "recall",
+)
+
+
+def write_inputs(folder: Path, config: AcceleratorConfig) -> None:
+    """Write the fully resolved configuration, before the work begins."""
+    dump_config(config, folder / "accelerator.yaml")
+
+
+def write_summary(outcome: Outcome, folder: Path) -> None:
+    """Write `comparison.json` and the CSV tables.
+
+    Raises
+    ------
+    InputError
+        a file cannot be written; those before it are whole.
+    """
+    write_text(folder / "comparison.json", outcome.to_json())
+    results = outcome.results
+    write_rows(folder / "summary.csv", SUMMARY_COLUMNS, (_summary_row(result) for result in results))
+    write_rows(
+        folder / "layers.csv",
+        ("method", "layer", "sequences", "attention_tokens", "ffn_tokens", "heads"),
+        (row for result in results for row in _layer_rows(result)),
+    )
+    write_rows(
+        folder / "energy.csv",
+        ("method", "component", "energy_pj"),
+        (
+            (result["method"], component, value)
+            for result in results
+            for component, value in result["hardware"]["energy_by_component_pj"].items()
+        ),
+    )
+    write_rows(
+        folder / "units.csv",
+        ("method", "unit", "cause", "cycles"),
+        (row for result in results for row in _unit_rows(result)),
+    )
+
+
+def write_plots(outcome: Outcome, folder: Path) -> bool:
+    """Draw the plots into `folder`/plots; says whether matplotlib was there to draw them."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return False
+    from topsieve.plots import plot_energy, plot_fidelity_against_cycles, plot_survival
+    from topsieve.results import made_folder
+
+    target = made_folder(folder / "plots")
+    machine = outcome.facts["accelerator"]["name"]
+    results = outcome.results
+    plot_fidelity_against_cycles(
+        {result["method"]: result["hardware"]["cycles"] for result in results},
+        {result["method"]: result["fidelity"]["cosine"] for result in results},
+        target / "fidelity-cycles.png",
+        machine,
+    )
+    plot_energy(
+        {result["method"]: result["hardware"]["energy_by_component_pj"] for result in results},
+        target / "energy.png",
+        machine,
+    )
+    for result in results:
+        name = method_folder(folder, result["method"]).name
+        survival = result["survival"]
+        plot_survival(survival["words"], survival["layers"], target / f"survival-{name}.png", result["method"])
+    return True
+
+
+def _summary_row(result: Mapping[str, Any]) -> Sequence[object]:
+    known = {**result, **result["hardware"], **result["fidelity"]}
+    return [known[column] for column in SUMMARY_COLUMNS]
+
+
+def _layer_rows(result: Mapping[str, Any]) -> Iterator[Sequence[object]]:
+    tokens = result["tokens"]
+    for layer, row in enumerate(zip(tokens["attention"], tokens["ffn"], tokens["heads"], strict=True)):
+        yield (result["method"], layer, tokens["sequences"], *row)
+
+
+def _unit_rows(result: Mapping[str, Any]) -> Iterator[Sequence[object]]:
+    for row in result["hardware"]["units"]:
+        yield (result["method"], row["unit"], "busy", row["busy_cycles"])
+        for cause, cycles in row["stall_cycles"].items():
+            yield (result["method"], row["unit"], cause, cycles)
