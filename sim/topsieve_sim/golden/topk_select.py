@@ -110,11 +110,10 @@ def quick_select(
         fill_below = 0
         offers_above = 0
         offers_below = 0
-        row = 0
         first = 0
         emitted_above = False
         emitted_below = False
-        for begin in range(0, size, lanes):
+        for row, begin in enumerate(range(0, size, lanes)):
             end = min(begin + lanes, size)
             issue = max(issue + 1, ready[row])
             if row == 0:
@@ -144,7 +143,6 @@ def quick_select(
                 ready_below[rows_below] = issue + write
                 rows_below += 1
                 fill_below -= lanes
-            row += 1
         _flush(ready_above, rows_above, fill_above, emitted_above, issue + write)
         _flush(ready_below, rows_below, fill_below, emitted_below, issue + write)
         if count < rounds.shape[0]:

@@ -101,6 +101,7 @@ class QuickSelect(SteppedSelector):
         self.fresh = False
         self.source = "buffer"
         self.round = 0
+        self.pivot = 0
         self.rounds: list[tuple[int, int]] = []
         """(first issue, size) of each round of all packets, in cycles since the start."""
         self.cycle = 0
@@ -185,8 +186,9 @@ class QuickSelect(SteppedSelector):
         if self.fresh:
             self.fresh = False
             samples = self.load_samples if self.source == "buffer" else self.chosen_samples
-            self.pivot = choose_pivot(*samples.values, samples.offers, self.target, self.size)
-        first = self.row == 0
+            first, second, third = samples.values
+            self.pivot = choose_pivot(first, second, third, samples.offers, self.target, self.size)
+        first_row = self.row == 0
         last = (self.row + 1) * self.lanes >= self.size
         if self.source == "hold":
             token = Token(self.round, True, True, self.held.row, self.held.live)
@@ -206,8 +208,8 @@ class QuickSelect(SteppedSelector):
             if self.row >= len(available):
                 return None
             row = list(available[self.row][: self.size - self.row * self.lanes])
-            token = Token(self.round, first, last, row, [True] * len(row))
-        if first:
+            token = Token(self.round, first_row, last, row, [True] * len(row))
+        if first_row:
             self.rounds.append((self.cycle, self.size))
         self.row += 1
         self.running = not last
