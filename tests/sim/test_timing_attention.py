@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.attention_strategies import machines, patterns
-from topsieve_sim.arch import AcceleratorConfig, load_config
+from topsieve_sim.arch import AcceleratorConfig, load_config, preset_names
 from topsieve_sim.errors import InputError
 from topsieve_sim.golden.attention import flush_cycles
 from topsieve_sim.golden.topk import SELECTOR_CODES, select_cycles
@@ -81,12 +81,9 @@ def with_scores(config: AcceleratorConfig, group: AttentionGroup, seed: int) -> 
     return timed, [row.tolist() for row in scores]
 
 
-@settings(max_examples=250, deadline=None)
-@given(data=st.data(), config=machines(), memory=patterns(), output=patterns())
-def test_fast_times_equal_the_stepped_machine(
-    data: st.DataObject, config: AcceleratorConfig, memory: Any, output: Any
+def assert_equal_to_stepped(
+    config: AcceleratorConfig, group: AttentionGroup, scores: list[list[int]], memory: Any, output: Any
 ) -> None:
-    group, scores = with_scores(config, data.draw(groups(config)), data.draw(st.integers(0, 2**32 - 1)))
     times, events = attention_events(config, group, memory_ready=memory, output_ready=output)
     stepped = SteppedAttention(config, group, scores)
     log = stepped.run(memory.tolist(), output.tolist())
@@ -102,6 +99,33 @@ def test_fast_times_equal_the_stepped_machine(
         # The stepped machine cannot know that a wait for input will be the last.
         found["waiting_for_input"] += found.pop("done")
         assert found == {cause: seen[cause] for cause in found}
+
+
+@settings(max_examples=250, deadline=None)
+@given(data=st.data(), config=machines(), memory=patterns(), output=patterns(), seed=st.integers(0, 2**32 - 1))
+def test_fast_times_equal_the_stepped_machine(
+    data: st.DataObject, config: AcceleratorConfig, memory: Any, output: Any, seed: int
+) -> None:
+    group, scores = with_scores(config, data.draw(groups(config)), seed)
+    assert_equal_to_stepped(config, group, scores, memory, output)
+
+
+@pytest.mark.parametrize("preset", preset_names())
+@pytest.mark.parametrize(("heads", "queries", "kept"), [(4, 1, 20), (1, 6, 90), (2, 3, 20)])
+def test_presets_equal_the_stepped_machine(preset: str, heads: int, queries: int, kept: int) -> None:
+    config = load_config(preset)
+    rng = np.random.default_rng(heads)
+    keys = min(90, config.capacity)
+    group = AttentionGroup(
+        heads=heads,
+        queries=queries,
+        keys=keys,
+        kept=min(kept, keys),
+        head_dim=min(64, config.max_head_dim),
+        lsb_flags=rng.random(heads * queries) < 0.3,
+    )
+    group, scores = with_scores(config, group, 0)
+    assert_equal_to_stepped(config, group, scores, rng.random(500) < 0.8, rng.random(500) < 0.8)
 
 
 @settings(max_examples=60, deadline=None)
