@@ -15,7 +15,7 @@ from sim.trace_strategies import attention_ops, traces
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.engine import prepare, simulate
 from topsieve_sim.engine.ledger import MAXIMUM_SLICES, Cost, Ledger, UnitCycles
-from topsieve_sim.report import Stall, Traffic, Unit
+from topsieve_sim.report import Traffic, Unit
 from topsieve_sim.timing.latencies import attention_latencies
 from topsieve_sim.trace import Trace
 from topsieve_sim.trace.groups import AttentionGroup, units
@@ -169,7 +169,7 @@ def test_pruning_never_moves_more_bytes(ops: list[Op], config: AcceleratorConfig
 @pytest.mark.parametrize("descriptors", [1, 454, 455, 456, 5000])
 def test_the_timeline_is_bounded_and_keeps_all_work(descriptors: int) -> None:
     ledger = Ledger()
-    cost = Cost(10, {unit: UnitCycles(3, {Stall.INPUT: 2, Stall.DRAINED: 5}) for unit in Unit}, {}, {})
+    cost = Cost(10, {unit: UnitCycles(3, input=2, drained=5) for unit in Unit}, {}, ())
     for number in range(descriptors):
         ledger.book(0, "attention", f"descriptor {number}", cost)
     slices = ledger.timeline()

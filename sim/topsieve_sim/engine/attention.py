@@ -12,17 +12,18 @@ from numpy.typing import NDArray
 
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.energy import Action, Component
-from topsieve_sim.engine.ledger import Cost, UnitCycles
+from topsieve_sim.engine.ledger import Actions, Cost, UnitCycles
 from topsieve_sim.engine.program import AttentionWork
 from topsieve_sim.engine.selection import Selections, drawn_selections, selections
 from topsieve_sim.golden.attention import machine_attention, quantise_operands
 from topsieve_sim.golden.progressive import integer_threshold
-from topsieve_sim.report import Stall, Traffic, Unit
+from topsieve_sim.report import Traffic, Unit
 from topsieve_sim.timing import attention as timing
 from topsieve_sim.trace import AttentionGroup, Trace
 from topsieve_sim.trace.ops import QueryKey
 
-# The units and stall causes of `timing.UNIT_NAMES` and `timing.CAUSE_NAMES`, in their order; the first cause is work.
+# The units and bytes of `timing.UNIT_NAMES` and `timing.BYTE_KIND_NAMES`, in their order. The causes of
+# `timing.CAUSE_NAMES` are the fields of `UnitCycles`.
 _UNITS = (
     Unit.MEMORY,
     Unit.DOT_PRODUCT,
@@ -33,7 +34,6 @@ _UNITS = (
     Unit.WEIGHTED_SUM,
 )
 _TRAFFIC = tuple(Traffic(name) for name in timing.BYTE_KIND_NAMES)
-_STALLS = (Stall.INPUT, Stall.MEMORY, Stall.DOWNSTREAM, Stall.DRAINED)
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def attention_costs(
         name = (descriptor.shape, decided.name, chosen.cycles.tobytes(), chosen.flush.tobytes())
         place = timed.setdefault(name, len(groups))
         if place == len(groups):
-            groups.append(_timing_group(descriptor, decided, chosen, config))
+            groups.append(timing_group(descriptor, decided, chosen, config))
         places.append(place)
     times = timing.attention_times(config, groups)
     known: dict[Hashable, dict[tuple[Component, Action], int]] = {}
@@ -193,15 +193,15 @@ def attention_costs(
         content = (descriptor.shape, decided.name)
         if content not in known:
             known[content] = _actions(descriptor, decided, config, traffic)
-        actions = known[content]
+        actions: tuple[Actions, ...] = (known[content],)
         if descriptor.kept < descriptor.query_key.keys:
-            actions = actions | _selection_actions(decided, int(chosen.cycles.sum()), config)
+            actions += (_selection_actions(decided, int(chosen.cycles.sum()), config),)
         units = _unit_cycles(descriptor, decided, int(times.cycles[place]), times.unit_cycles[place].tolist())
         costs.append(Cost(int(times.cycles[place]), units, traffic, actions))
     return costs
 
 
-_NO_SELECTION = Selections(np.zeros(0, np.int64), np.zeros(0, np.int64))
+NO_SELECTION = Selections(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 def _value_selections(
@@ -209,7 +209,7 @@ def _value_selections(
 ) -> list[Selections]:
     """Local value selection of every descriptor; without rows where all values are kept."""
     bits = config.formats.probability_bits
-    result = [_NO_SELECTION] * len(work)
+    result = [NO_SELECTION] * len(work)
     drawn = []
     for number, (descriptor, decided) in enumerate(zip(work, decisions, strict=True)):
         if descriptor.kept == descriptor.query_key.keys:
@@ -225,7 +225,7 @@ def _value_selections(
     return result
 
 
-def _timing_group(
+def timing_group(
     work: AttentionWork, decided: Decisions, chosen: Selections, config: AcceleratorConfig
 ) -> timing.AttentionGroup:
     op = work.query_key
@@ -253,13 +253,13 @@ def _unit_cycles(
     work: AttentionWork, decided: Decisions, cycles: int, table: list[list[int]]
 ) -> dict[Unit, UnitCycles]:
     units: dict[Unit, UnitCycles] = {}
-    for unit, (busy, *stalls) in zip(_UNITS, table, strict=True):
+    for unit, row in zip(_UNITS, table, strict=True):
         if unit is not Unit.VALUE_TOPK or work.kept < work.query_key.keys:
-            units[unit] = UnitCycles(busy, dict(zip(_STALLS, stalls, strict=True)))
+            units[unit] = UnitCycles(*row)
     if work.groups[0].column_sum is not None:
         # The accumulators take the probability beats as they pass; a discarded row is one beat that is none.
         summed = units[Unit.SOFTMAX_NORMALISE].busy - decided.lsb_rows
-        units[Unit.IMPORTANCE] = UnitCycles(summed, {Stall.INPUT: cycles - summed})
+        units[Unit.IMPORTANCE] = UnitCycles(summed, input=cycles - summed)
     return units
 
 

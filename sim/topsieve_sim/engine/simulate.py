@@ -31,7 +31,6 @@ from topsieve_sim.report import (
     LayerRow,
     OperationRow,
     Report,
-    Stall,
     Timing,
     TokenRow,
     Traffic,
@@ -222,10 +221,11 @@ def _report(
     notes: tuple[str, ...],
 ) -> Report:
     energies = action_energies_pj(config)
-    for layer, cycles in ledger.layer_cycles.items():
-        for component in memory_bits(config):
-            ledger.layer_actions[layer][component, Action.LEAK_CYCLE] += cycles
-    energy = energy_pj(ledger.total_actions(), energies)
+    actions = {layer: _layer_actions(ledger, layer, config) for layer in sorted({layer for layer, _ in program.totals})}
+    total: Counter[tuple[Component, Action]] = Counter()
+    for counts in actions.values():
+        total.update(counts)
+    energy = energy_pj(total, energies)
     area = area_um2(config)
     totals = program.totals.values()
     trace = program.trace
@@ -253,7 +253,7 @@ def _report(
         area_um2={part.value: value for part, value in area.items()},
         area_total_um2=math.fsum(area.values()),
         operations=_operation_rows(program, config, ledger),
-        layers=_layer_rows(program, ledger, energies, query_rows, lsb_rows),
+        layers=_layer_rows(program, ledger, actions, energies, query_rows, lsb_rows),
         tokens=tuple(tokens),
         units=_unit_rows(ledger),
         timeline=ledger.timeline(),
@@ -315,12 +315,13 @@ def _operation_rows(program: Program, config: AcceleratorConfig, ledger: Ledger)
 def _layer_rows(
     program: Program,
     ledger: Ledger,
+    actions: dict[int, Counter[tuple[Component, Action]]],
     energies: dict[tuple[Component, Action], float],
     query_rows: Counter[int],
     lsb_rows: Counter[int],
 ) -> tuple[LayerRow, ...]:
     rows = []
-    for layer in sorted({layer for layer, _ in program.totals}):
+    for layer, counts in actions.items():
         totals = [total for (place, _), total in program.totals.items() if place == layer]
         rows.append(
             LayerRow(
@@ -330,7 +331,7 @@ def _layer_rows(
                 macs=sum(total.macs for total in totals),
                 flops=sum(total.flops for total in totals),
                 dram_bytes=ledger.layer_bytes[layer],
-                energy_pj=total_pj(energy_pj(ledger.layer_actions[layer], energies)),
+                energy_pj=total_pj(energy_pj(counts, energies)),
                 query_rows=query_rows[layer],
                 lsb_rows=lsb_rows[layer],
             )
@@ -338,11 +339,15 @@ def _layer_rows(
     return tuple(rows)
 
 
+def _layer_actions(ledger: Ledger, layer: int, config: AcceleratorConfig) -> Counter[tuple[Component, Action]]:
+    """Actions of a layer; every memory of the machine leaks in every one of its cycles."""
+    actions = ledger.layer_actions(layer)
+    for component in memory_bits(config):
+        actions[component, Action.LEAK_CYCLE] = ledger.layer_cycles[layer]
+    return actions
+
+
 def _unit_rows(ledger: Ledger) -> tuple[UnitRow, ...]:
-    """A unit is idle in whatever cycles no descriptor that uses it ran."""
-    rows = []
-    for unit in Unit:
-        stalls = {cause: ledger.stalls[unit][cause] for cause in Stall}
-        stalls[Stall.IDLE] = ledger.cycles - ledger.busy[unit] - sum(stalls.values())
-        rows.append(UnitRow(unit=unit, busy_cycles=ledger.busy[unit], stall_cycles=stalls))
-    return tuple(rows)
+    return tuple(
+        UnitRow(unit=unit, busy_cycles=ledger.unit_cycles[unit][0], stall_cycles=ledger.stalls(unit)) for unit in Unit
+    )

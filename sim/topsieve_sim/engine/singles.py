@@ -13,7 +13,7 @@ from topsieve_sim.energy import Action, Component, cascade_score_bits
 from topsieve_sim.engine.ledger import Cost, UnitCycles
 from topsieve_sim.errors import InputError
 from topsieve_sim.golden.topk_latency import LOAD_TO_COMMAND, filter_stages
-from topsieve_sim.report import Stall, Traffic, Unit
+from topsieve_sim.report import Traffic, Unit
 from topsieve_sim.timing.latencies import attention_latencies, beats
 from topsieve_sim.trace.ops import (
     ArgmaxRow,
@@ -89,11 +89,11 @@ def _cost(
     units: dict[Unit, UnitCycles] = {}
     for unit, work in busy.items():
         waiting = fetch + max(0, words - work) if words else 0
-        units[unit] = UnitCycles(work, {Stall.MEMORY: waiting, Stall.DRAINED: cycles - work - waiting})
+        units[unit] = UnitCycles(work, memory=waiting, drained=cycles - work - waiting)
     total = dict(actions)
     if words:
         held_up = max(0, longest - words)
-        units[Unit.MEMORY] = UnitCycles(words, {Stall.DOWNSTREAM: held_up, Stall.DRAINED: cycles - words - held_up})
+        units[Unit.MEMORY] = UnitCycles(words, downstream=held_up, drained=cycles - words - held_up)
         for key, size in (
             ((Component.DRAM, Action.READ_BIT), read_bytes),
             ((Component.DRAM, Action.WRITE_BIT), written_bytes),
@@ -101,7 +101,7 @@ def _cost(
         ):
             if size:
                 total[key] = total.get(key, 0) + 8 * size
-    return Cost(cycles, units, {**read, **written}, total)
+    return Cost(cycles, units, {**read, **written}, (total,))
 
 
 def _topk(op: TopK, config: AcceleratorConfig, selection_cycles: int) -> Cost:
