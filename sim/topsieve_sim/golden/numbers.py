@@ -110,8 +110,12 @@ def score_factor(
     return ScoreFactor(multiplier, shift)
 
 
+# Below this many multiplications the threads of the float library cost more than they save on a busy machine.
+_THREADED_PRODUCTS = 1 << 24
+
+
 def exact_matmul(a: Integers, b: Integers, magnitude_bits: int) -> Integers:
-    """Integer matrix product; in float64 (exact below 2^53) where `magnitude_bits` bound every sum, else in int64."""
-    if magnitude_bits <= 53:
+    """Integer matrix product; large ones in float64, exact where `magnitude_bits` <= 53 bound every sum."""
+    if magnitude_bits <= 53 and a.size * b.shape[-1] >= _THREADED_PRODUCTS:
         return (a.astype(np.float64) @ b.astype(np.float64)).astype(np.int64)
     return a @ b
