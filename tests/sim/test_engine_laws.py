@@ -15,8 +15,8 @@ from sim.trace_strategies import attention_ops, traces
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.engine import prepare, simulate
 from topsieve_sim.engine.ledger import MAXIMUM_SLICES, Cost, Ledger, UnitCycles
+from topsieve_sim.golden.attention_latency import attention_latencies
 from topsieve_sim.report import Traffic, Unit
-from topsieve_sim.timing.latencies import attention_latencies
 from topsieve_sim.trace import Trace
 from topsieve_sim.trace.groups import AttentionGroup, units
 from topsieve_sim.trace.ops import Op, ProbabilityValue, QueryKey, Softmax

@@ -14,6 +14,7 @@ from sim.attention_strategies import machines, patterns
 from topsieve_sim.arch import AcceleratorConfig, load_config, preset_names
 from topsieve_sim.errors import InputError
 from topsieve_sim.golden.attention import flush_cycles
+from topsieve_sim.golden.attention_latency import AttentionLatencies, attention_latencies
 from topsieve_sim.golden.topk import SELECTOR_CODES, select_cycles
 from topsieve_sim.stepped.attention import SteppedAttention
 from topsieve_sim.timing import attention as timing_attention
@@ -26,7 +27,6 @@ from topsieve_sim.timing.attention import (
     attention_events,
     attention_times,
 )
-from topsieve_sim.timing.latencies import AttentionLatencies, attention_latencies
 
 COLUMNS = {
     "row": kernel.ROW,

@@ -11,6 +11,12 @@ from numpy.typing import NDArray
 
 from sim.attention_strategies import arrivals, machines, patterns
 from topsieve_sim.arch import AcceleratorConfig
+from topsieve_sim.golden.attention_latency import (
+    attention_latencies,
+    beats,
+    head_importance_latencies,
+    token_importance_latencies,
+)
 from topsieve_sim.golden.dot_product import dot_products, scores
 from topsieve_sim.golden.importance import add_head_importance, add_token_importance
 from topsieve_sim.golden.numbers import ScoreFactor
@@ -22,12 +28,6 @@ from topsieve_sim.stepped.importance import Add, ImportanceAccumulators, Read
 from topsieve_sim.stepped.softmax import ScoreBeat, SoftmaxUnit
 from topsieve_sim.stepped.weighted_sum import WeightedSumArray
 from topsieve_sim.timing.importance import importance_times
-from topsieve_sim.timing.latencies import (
-    attention_latencies,
-    beats,
-    head_importance_latencies,
-    token_importance_latencies,
-)
 from topsieve_sim.timing.pipeline import pipeline_times
 from topsieve_sim.timing.softmax import softmax_times
 from topsieve_sim.timing.weighted_sum import weighted_sum_times

@@ -12,9 +12,9 @@ from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.energy import Action, Component, cascade_score_bits
 from topsieve_sim.engine.ledger import Cost, UnitCycles
 from topsieve_sim.errors import InputError
+from topsieve_sim.golden.attention_latency import attention_latencies, beats
 from topsieve_sim.golden.topk_latency import LOAD_TO_COMMAND, filter_stages
 from topsieve_sim.report import Traffic, Unit
-from topsieve_sim.timing.latencies import attention_latencies, beats
 from topsieve_sim.trace.ops import (
     ArgmaxRow,
     FeedForward,

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from topsieve_sim.arch.config import AcceleratorConfig
+from topsieve_sim.golden.attention_latency import attention_latencies, beats
 from topsieve_sim.stepped.delay import Delay
 from topsieve_sim.stepped.memory import Buffer, IdealMemory, Request
 from topsieve_sim.stepped.pipeline import CreditPipeline
@@ -19,7 +20,6 @@ from topsieve_sim.stepped.selection import Selection
 from topsieve_sim.stepped.softmax import RowOutcome, ScoreBeat, SoftmaxUnit
 from topsieve_sim.stepped.weighted_sum import WeightedSumArray
 from topsieve_sim.timing.attention import AttentionGroup
-from topsieve_sim.timing.latencies import attention_latencies, beats
 
 Beat = tuple[int, bool, int, bool]
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from topsieve_sim.arch.config import AcceleratorConfig
+from topsieve_sim.golden.attention_latency import attention_latencies
 from topsieve_sim.golden.dot_product import dot_products, scores
 from topsieve_sim.golden.numbers import ScoreFactor
 from topsieve_sim.stepped.pipeline import CreditPipeline
-from topsieve_sim.timing.latencies import attention_latencies
 
 
 class DotProductArray(CreditPipeline):

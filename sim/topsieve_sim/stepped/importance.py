@@ -6,9 +6,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from topsieve_sim.golden.attention_latency import ImportanceLatencies
 from topsieve_sim.stepped.base import SteppedUnit
 from topsieve_sim.stepped.delay import Delay
-from topsieve_sim.timing.latencies import ImportanceLatencies
 
 
 @dataclass(frozen=True)

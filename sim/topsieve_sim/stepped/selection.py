@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from topsieve_sim.arch.config import AcceleratorConfig
+from topsieve_sim.golden.attention_latency import SURVIVOR_READ, attention_latencies, beats
 from topsieve_sim.stepped.base import SteppedUnit
 from topsieve_sim.stepped.delay import Delay
 from topsieve_sim.stepped.topk import TopKEngine, stepped_selector
-from topsieve_sim.timing.latencies import SURVIVOR_READ, attention_latencies, beats
 
 
 class Selection(SteppedUnit):

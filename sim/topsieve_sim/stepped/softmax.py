@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from topsieve_sim.arch.config import AcceleratorConfig
+from topsieve_sim.golden.attention_latency import AttentionLatencies, attention_latencies
 from topsieve_sim.golden.progressive import needs_lsb
 from topsieve_sim.golden.softmax import softmax
 from topsieve_sim.stepped.base import SteppedUnit
 from topsieve_sim.stepped.delay import Delay
-from topsieve_sim.timing.latencies import AttentionLatencies, attention_latencies
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from topsieve_sim.arch.config import AcceleratorConfig
+from topsieve_sim.golden.attention_latency import AttentionLatencies, attention_latencies
 from topsieve_sim.golden.weighted_sum import weighted_sum
 from topsieve_sim.stepped.base import SteppedUnit
 from topsieve_sim.stepped.delay import Delay
-from topsieve_sim.timing.latencies import AttentionLatencies, attention_latencies
 
 
 class WeightedSumArray(SteppedUnit):

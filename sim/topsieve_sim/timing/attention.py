@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from topsieve_sim.arch.config import AcceleratorConfig
 from topsieve_sim.errors import InputError
+from topsieve_sim.golden.attention_latency import AttentionLatencies, attention_latencies
 from topsieve_sim.timing.accounting import (
     BYTE_KIND_NAMES,
     BYTE_KINDS,
@@ -20,7 +21,6 @@ from topsieve_sim.timing.accounting import (
     UNITS,
 )
 from topsieve_sim.timing.attention_kernel import EVENTS, group_times
-from topsieve_sim.timing.latencies import AttentionLatencies, attention_latencies
 
 __all__ = [
     "BYTE_KIND_NAMES",

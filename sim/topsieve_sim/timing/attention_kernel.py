@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from topsieve_sim.golden.attention_latency import AttentionLatencies
 from topsieve_sim.timing.accounting import (
     BUSY,
     DONE,
@@ -29,7 +30,6 @@ from topsieve_sim.timing.accounting import (
     WEIGHTED_SUM,
     account,
 )
-from topsieve_sim.timing.latencies import AttentionLatencies
 from topsieve_sim.timing.memory import fetch_rows
 from topsieve_sim.timing.pipeline import next_ready
 

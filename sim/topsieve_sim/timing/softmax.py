@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from topsieve_sim.timing.latencies import AttentionLatencies
+from topsieve_sim.golden.attention_latency import AttentionLatencies
 from topsieve_sim.timing.pipeline import next_ready
 
 
