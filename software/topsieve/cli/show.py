@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"))
 _SMALLEST = (1e-12, "p")
+_WIDEST = 400
 
 
 def quantity(value: float, unit: str) -> str:
@@ -43,10 +44,11 @@ def print_table(title: str, columns: Sequence[tuple[str, str]], rows: Sequence[S
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for heading, side in columns:
-        table.add_column(heading, justify="right" if side == "right" else "left", overflow="fold")
+        table.add_column(heading, justify="right" if side == "right" else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console(file=sys.stdout).print(table)
+    # As wide as the content: a terminal wraps lines that are too long, a file or pipe takes them whole.
+    Console(file=sys.stdout, width=_WIDEST).print(table, crop=False)
 
 
 def print_report(report: Report) -> None:
