@@ -122,9 +122,7 @@ def test_cascade_selection_takes_the_cycles_of_the_topk_engine(
     bits = config.formats.token_importance_bits
     integers = quantised_scores(scores, bits)
     lanes, parallelism = config.softmax.lanes, config.topk.parallelism
-    chosen = selections(
-        config, np.full(repeats, sizes), np.full(repeats, k), integers.reshape(-1), bits, np.random.default_rng(0)
-    )
+    chosen = selections(config, np.full(repeats, sizes), np.full(repeats, k), integers.reshape(-1), bits)
     beats = -(-sizes // min(lanes, parallelism))
     rows = packet_rows(sizes, parallelism)
     survivors = []
@@ -161,7 +159,7 @@ def test_the_flush_is_the_golden_models(
     config = load_config("spatten", [f"topk.parallelism={parallelism}", f"topk.selector={selector}"])
     scores = np.random.default_rng(seed).integers(0, top, 3 * n)
     sizes = np.full(3, n)
-    found = selections(config, sizes, np.full(3, k), scores, 12, np.random.default_rng(0))
+    found = selections(config, sizes, np.full(3, k), scores, 12)
     assert (found.flush == flush_cycles(scores, sizes, k, parallelism)).all()
 
 
@@ -185,13 +183,6 @@ def test_every_selector_serves_the_cascade(selector: str) -> None:
     assert some > every > 1000 // 8
 
 
-def test_scores_that_are_no_numbers_are_refused() -> None:
-    op = TopK(layer=0, n=3, k=1, scope=TopKScope.TOKEN)
-    scores = np.array([[1.0, np.nan, 2.0]], np.float32)
-    with pytest.raises(InputError, match="not finite"):
-        simulate(Trace((op,), {(0, "scores"): scores}), SPATTEN)
-
-
 def test_a_topk_over_capacity_is_refused() -> None:
-    with pytest.raises(InputError, match="capacity = 1024"):
+    with pytest.raises(InputError, match=r"op 0 \(topk\).n: more scores .* capacity = 1024"):
         simulate(Trace((TopK(layer=0, n=1025, k=1, scope=TopKScope.TOKEN),)), SPATTEN)

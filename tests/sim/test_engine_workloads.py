@@ -87,5 +87,5 @@ def test_what_was_assumed_is_said() -> None:
 
 
 def test_a_machine_too_small_is_refused() -> None:
-    with pytest.raises(InputError, match="1 to 512"):
+    with pytest.raises(InputError, match=r"op 0 \(query_key\).keys: out of range \(got 993\); allowed: 1 to 512"):
         simulate(program(DENSE), load_config("spatten", ["capacity=512"]))

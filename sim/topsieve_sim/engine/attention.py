@@ -14,7 +14,9 @@ from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.energy import Action, Component
 from topsieve_sim.engine.ledger import Actions, Cost, UnitCycles
 from topsieve_sim.engine.program import AttentionWork
-from topsieve_sim.engine.selection import Selections, drawn_selections, selections
+from topsieve_sim.engine.selection import Selections, drawn_selections, joined, selections
+from topsieve_sim.engine.singles import at_operation
+from topsieve_sim.errors import InputError
 from topsieve_sim.golden.attention import machine_attention, quantise_operands
 from topsieve_sim.golden.progressive import integer_threshold
 from topsieve_sim.report import Traffic, Unit
@@ -41,13 +43,13 @@ class Decisions:
     """What the data (or the trace) decided for one descriptor.
 
     name : equal for equal content. row_keys : int64 [rows], keys of each row. lsb : bool [rows], rows that are computed
-    twice. probability : int64 [sum of row_keys], what local value selection sees, or None where it is drawn or not needed.
+    twice. selection : of the local values, or None where nothing is selected or scores are to be drawn.
     """
 
     name: Hashable
     row_keys: NDArray[np.int64]
     lsb: NDArray[np.bool_]
-    probability: NDArray[np.int64] | None
+    selection: Selections | None
 
     @cached_property
     def keys(self) -> int:
@@ -90,7 +92,7 @@ def decide(work: AttentionWork, trace: Trace, config: AcceleratorConfig, memo: M
             tuple(part.name for part in parts),
             np.concatenate([part.row_keys for part in parts]),
             np.concatenate([part.lsb for part in parts]),
-            np.concatenate([part.probability for part in parts if part.probability is not None]) if selects else None,
+            joined([part.selection for part in parts if part.selection is not None]) if selects else None,
         )
     assumed.no_second_pass |= progressive and op.lsb_rows < 0
     assumed.drawn_values |= selects
@@ -155,9 +157,12 @@ def _computed(
         threshold,
         valid=seen.reshape(op.heads, op.queries, op.keys) if op.causal else None,
     )
-    # Query heads that share a key-value head are neighbours, so [heads, queries] is already in the order of the rows.
-    probability = result.probability.reshape(rows, op.keys)[seen] if kept < op.keys else None
-    memo[name] = Decisions(name, row_keys, result.lsb_rows.reshape(-1), probability)
+    selection = None
+    if kept < op.keys:
+        # Query heads that share a key-value head are neighbours: [heads, queries] is already in the order of the rows.
+        scores = result.probability.reshape(rows, op.keys)[seen]
+        selection = selections(config, row_keys, np.full(rows, kept), scores, config.formats.probability_bits)
+    memo[name] = Decisions(name, row_keys, result.lsb_rows.reshape(-1), selection)
     return memo[name]
 
 
@@ -184,7 +189,13 @@ def attention_costs(
         if place == len(groups):
             groups.append(timing_group(descriptor, decided, chosen, config))
         places.append(place)
-    times = timing.attention_times(config, groups)
+    try:
+        times = timing.attention_times(config, groups)
+    except InputError:
+        for descriptor, place in zip(work, places, strict=True):
+            with at_operation(descriptor.groups[0].start, descriptor.query_key):
+                groups[place].check(config)
+        raise
     known: dict[Hashable, dict[tuple[Component, Action], int]] = {}
     costs = []
     for descriptor, decided, chosen, place in zip(work, decisions, select, places, strict=True):
@@ -208,19 +219,15 @@ def _value_selections(
     work: list[AttentionWork], decisions: list[Decisions], config: AcceleratorConfig, generator: np.random.Generator
 ) -> list[Selections]:
     """Local value selection of every descriptor; without rows where all values are kept."""
-    bits = config.formats.probability_bits
-    result = [NO_SELECTION] * len(work)
-    drawn = []
-    for number, (descriptor, decided) in enumerate(zip(work, decisions, strict=True)):
-        if descriptor.kept == descriptor.query_key.keys:
-            continue
-        if decided.probability is None:
-            drawn.append(number)
-        else:
-            kept = np.full(decided.row_keys.size, descriptor.kept)
-            result[number] = selections(config, decided.row_keys, kept, decided.probability, bits, generator)
+    result = [decided.selection or NO_SELECTION for decided in decisions]
+    drawn = [
+        number
+        for number, (descriptor, decided) in enumerate(zip(work, decisions, strict=True))
+        if descriptor.kept < descriptor.query_key.keys and decided.selection is None
+    ]
     sizes, counts = [decisions[number].row_keys for number in drawn], [work[number].kept for number in drawn]
-    for number, chosen in zip(drawn, drawn_selections(config, sizes, counts, bits, generator), strict=True):
+    found = drawn_selections(config, sizes, counts, config.formats.probability_bits, generator)
+    for number, chosen in zip(drawn, found, strict=True):
         result[number] = chosen
     return result
 

@@ -14,7 +14,6 @@ from numba import njit
 from numpy.typing import NDArray
 
 from topsieve_sim.arch import AcceleratorConfig, SelectorKind
-from topsieve_sim.errors import InputError
 from topsieve_sim.golden.topk_select import bitonic_cycles, quick_select, radix_cycles
 
 
@@ -79,20 +78,17 @@ def selections(
     config: AcceleratorConfig,
     sizes: NDArray[np.int64],
     kept: NDArray[np.int64],
-    scores: NDArray[np.int64] | None,
+    scores: NDArray[np.int64],
     score_bits: int,
-    generator: np.random.Generator,
 ) -> Selections:
     """Times of a top-k engine that keeps the `kept` largest of each row.
 
     Parameters
     ----------
     sizes, kept : int64 [rows], scores in a row and how many of them stay.
-    scores : int64 [sum of sizes], the rows one after the other, 0 to 2^score_bits - 1; None draws them.
+    scores : int64 [sum of sizes], the rows one after the other, 0 to 2^score_bits - 1.
     """
     topk = config.topk
-    if scores is None:
-        scores = _drawn(int(sizes.sum()), score_bits, generator)
     cycles, flush = np.ones(sizes.size, np.int64), np.zeros(sizes.size, np.int64)
     quick = topk.selector is SelectorKind.QUICK
     _select_rows(scores, sizes, kept, quick, topk.parallelism, topk.seed, cycles, flush)
@@ -106,6 +102,11 @@ def selections(
     return Selections(cycles, flush)
 
 
+def joined(parts: list[Selections]) -> Selections:
+    """The rows of all `parts`, one part after the other."""
+    return Selections(np.concatenate([part.cycles for part in parts]), np.concatenate([part.flush for part in parts]))
+
+
 def drawn_selections(
     config: AcceleratorConfig,
     sizes: list[NDArray[np.int64]],
@@ -117,7 +118,9 @@ def drawn_selections(
     if not sizes:
         return []
     lengths = [size.size for size in sizes]
-    chosen = selections(config, np.concatenate(sizes), np.repeat(kept, lengths), None, score_bits, generator)
+    every = np.concatenate(sizes)
+    scores = _drawn(int(every.sum()), score_bits, generator)
+    chosen = selections(config, every, np.repeat(kept, lengths), scores, score_bits)
     bounds = np.cumsum(lengths).tolist()
     return [
         Selections(chosen.cycles[stop - length : stop], chosen.flush[stop - length : stop])
@@ -135,16 +138,10 @@ def _drawn(count: int, bits: int, generator: np.random.Generator) -> NDArray[np.
 def quantised_scores(scores: NDArray[np.float32], bits: int) -> NDArray[np.int64]:
     """Scores as unsigned integers of `bits` bits, each row stretched over the whole range; order is kept.
 
-    Only the order of scores matters to a selector, so the offset and the step of a row are free.
-
-    Raises
-    ------
-    InputError
-        a score is not finite.
+    Only the order of scores matters to a selector, so the offset and the step of a row are free. Scores are finite; a
+    `Trace` holds no others.
     """
     values = np.asarray(scores, np.float64)
-    if not np.isfinite(values).all():
-        raise InputError("a score is not finite", field="topk.scores", allowed="finite numbers")
     lowest = values.min(axis=-1, keepdims=True)
     span = values.max(axis=-1, keepdims=True) - lowest
     steps = np.rint((values - lowest) / np.where(span > 0, span, 1.0) * float((1 << bits) - 1))

@@ -26,7 +26,7 @@ from topsieve_sim.engine.attention import Assumptions, Decisions, Memo, attentio
 from topsieve_sim.engine.ledger import Cost, Ledger
 from topsieve_sim.engine.program import AttentionWork, Program, prepare
 from topsieve_sim.engine.selection import Selections, drawn_selections, quantised_scores, selections
-from topsieve_sim.engine.singles import HOST_KINDS, single_cost
+from topsieve_sim.engine.singles import HOST_KINDS, at_operation, single_cost
 from topsieve_sim.report import (
     LayerRow,
     OperationRow,
@@ -148,7 +148,9 @@ class _Run:
                 self.on_arrays |= unit.op.kind in HOST_KINDS
                 if not isinstance(unit.op, TopK):
                     self.stated.add(unit.op.kind)
-                result.append((unit, single_cost(unit.op, self.config, cascade.get(unit.index, 0)), None))
+                with at_operation(unit.index, unit.op):
+                    cost = single_cost(unit.op, self.config, cascade.get(unit.index, 0))
+                result.append((unit, cost, None))
         return result
 
     def _cascade(self, batch: tuple[AttentionWork | SingleOp, ...]) -> dict[int, int]:
@@ -168,7 +170,7 @@ class _Run:
             else:
                 integers = quantised_scores(scores, bits).reshape(-1)
                 sizes, kept = np.full(op.repeats, op.n), np.full(op.repeats, op.k)
-                found[unit.index] = _all_cycles(selections(self.config, sizes, kept, integers, bits, self.generator))
+                found[unit.index] = _all_cycles(selections(self.config, sizes, kept, integers, bits))
         for bits, ops in drawn.items():
             lengths = [np.full(op.repeats, op.n) for op in ops.values()]
             chosen = drawn_selections(self.config, lengths, [op.k for op in ops.values()], bits, self.generator)

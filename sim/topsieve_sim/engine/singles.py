@@ -6,7 +6,8 @@ memory stream, plus the memory latency and the unit's own latency. `docs/simulat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.energy import Action, Component, cascade_score_bits
@@ -32,6 +33,17 @@ from topsieve_sim.trace.ops import (
 )
 
 HOST_KINDS = frozenset({Projection.kind, FeedForward.kind})
+
+
+@contextmanager
+def at_operation(index: int, op: Op) -> Iterator[None]:
+    """Name the operation in an `InputError` that is raised inside."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(
+            error.problem, field=f"op {index} ({op.kind}).{error.field}", value=error.value, allowed=error.allowed
+        ) from error
 
 
 def single_cost(op: Op, config: AcceleratorConfig, selection_cycles: int = 0) -> Cost:
@@ -112,7 +124,7 @@ def _topk(op: TopK, config: AcceleratorConfig, selection_cycles: int) -> Cost:
     if op.n > config.capacity:
         raise InputError(
             "more scores than the top-k engine holds",
-            field=f"{op.kind}.n",
+            field="n",
             value=op.n,
             allowed=f"1 to capacity = {config.capacity}",
         )
@@ -262,7 +274,7 @@ def _scan(op: Op, config: AcceleratorConfig) -> Cost:
         steps = op.samples * op.n.bit_length()
         read, cycles, compares = op.n + steps, beats(op.n, parallelism) + steps, steps
     else:
-        raise InputError("the engine has no unit for this operation", field=op.kind)
+        raise InputError("the engine has no unit for this operation", field="kind", value=op.kind)
     actions = {
         (Component.IMPORTANCE, Action.READ_BIT): read * config.formats.token_importance_bits,
         (Component.CASCADE_TOPK, Action.COMPARE): compares,
