@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from topsieve_sim.arch import AcceleratorConfig, SelectorKind
 from topsieve_sim.golden.topk_select import bitonic_cycles, quick_select, radix_cycles
 
+# Scores drawn at once; bounds the memory they take.
+DRAWN_AT_ONCE = 4_000_000
+
 
 @dataclass(frozen=True)
 class Selections:
@@ -115,8 +118,23 @@ def drawn_selections(
     generator: np.random.Generator,
 ) -> list[Selections]:
     """`selections` on drawn scores for several descriptors at once; `kept` is the same for all rows of one."""
-    if not sizes:
-        return []
+    result: list[Selections] = []
+    first = held = 0
+    for number, size in enumerate(sizes):
+        held += int(size.sum())
+        if held >= DRAWN_AT_ONCE or number == len(sizes) - 1:
+            result += _drawn_batch(config, sizes[first : number + 1], kept[first : number + 1], score_bits, generator)
+            first, held = number + 1, 0
+    return result
+
+
+def _drawn_batch(
+    config: AcceleratorConfig,
+    sizes: list[NDArray[np.int64]],
+    kept: list[int],
+    score_bits: int,
+    generator: np.random.Generator,
+) -> list[Selections]:
     lengths = [size.size for size in sizes]
     every = np.concatenate(sizes)
     scores = _drawn(int(every.sum()), score_bits, generator)
