@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from topsieve_rtl.units.topk import TopKUnit
 from topsieve_rtl.units.unit import Unit
 from topsieve_sim.errors import InputError
 
@@ -26,5 +27,5 @@ def find_unit(name: str) -> Unit:
 
 
 def _registry() -> dict[str, Unit]:
-    units: tuple[Unit, ...] = ()
+    units: tuple[Unit, ...] = (TopKUnit(),)
     return {unit.name: unit for unit in units}

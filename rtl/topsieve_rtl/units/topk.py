@@ -1,0 +1,169 @@
+"""The top-k engine as a unit: packets of scores in, the k largest with their indices out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from amaranth.lib import wiring
+from numpy.typing import NDArray
+
+from topsieve_rtl.cosim import Case, Channel
+from topsieve_rtl.units.unit import Unit
+from topsieve_sim.arch import AcceleratorConfig
+from topsieve_sim.golden.topk import SELECTOR_CODES, PacketStatus, packet_status, top_k
+from topsieve_sim.timing.topk import packet_rows, row_survivors, select_cycles, topk_times
+
+LoadBeat = tuple[tuple[int, ...], int, int, int]
+
+
+class _Packet(NamedTuple):
+    """A packet as the models take it: `scores` and `k` are empty and 0 for a refused one."""
+
+    beats: int
+    scores: NDArray[np.int64]
+    k: int
+    status: PacketStatus
+
+
+class TopKUnit(Unit):
+    """Local-value engine of a configuration: scores are probabilities."""
+
+    name = "topk"
+    summary = "Top-k engine: keeps the k largest scores of a packet; the lowest index wins ties, survivors ascend."
+    port_notes: ClassVar[Mapping[str, str]] = {
+        "i": "scores; `k`, how many to keep, is read with the last beat",
+        "o": "survivors with their indices, ascending; `status` of the last beat: 0 kept, 1 over capacity, "
+        "2 k over capacity, 3 ragged (a beat before the last was not full)",
+    }
+    latency_note = (
+        "Beat times obey the recurrences at the head of `topsieve_sim/timing/topk.py`; selection cycles of the three "
+        "selectors are the functions in `topsieve_sim/golden/topk_select.py`."
+    )
+
+    def component(self, config: AcceleratorConfig) -> wiring.Component:
+        from topsieve_rtl.topk import TopKEngine
+
+        return TopKEngine.of(config)
+
+    def draw(self, config: AcceleratorConfig, generator: np.random.Generator) -> Case:
+        beats: list[LoadBeat] = []
+        expected = 0
+        for _ in range(int(generator.integers(1, 4))):
+            packet = list(_draw_packet(config, generator))
+            beats += packet
+            (read,) = _packets(config, packet)
+            expected += _output_beats(config, read)
+        # From a source that never pauses to one that mostly does; likewise the sink.
+        pause = int(generator.choice([1, 2, 6]))
+        arrivals = np.cumsum(generator.integers(0, pause, len(beats))).tolist()
+        ready = (generator.random(4 * len(beats) + 60) < generator.choice([0.2, 0.7, 1.0])).tolist()
+        return Case.through(beats, arrivals, ready, expected)
+
+    def expect(self, config: AcceleratorConfig, case: Case) -> Mapping[str, Channel]:
+        lanes = config.topk.parallelism
+        source, sink = case.sources["i"], case.sinks["o"]
+        packets = list(_packets(config, source.beats))
+        selecting, survivors, beats = [], [], []
+        for packet in packets:
+            cycles, kth, quota, _ = select_cycles(
+                packet.scores,
+                packet.k,
+                SELECTOR_CODES[config.topk.selector.value],
+                lanes,
+                _score_bits(config),
+                config.topk.seed,
+                config.topk.radix_bits,
+            )
+            selecting.append(cycles)
+            survivors.append(row_survivors(packet.scores, kth, quota, lanes))
+            beats += _survivor_beats(packet, lanes)
+        times = topk_times(
+            np.asarray(source.arrival_cycles, np.int64),
+            np.array([packet.beats for packet in packets], np.int64),
+            np.array([packet_rows(packet.scores.size, lanes) for packet in packets], np.int64),
+            np.array(selecting, np.int64),
+            np.concatenate(survivors) if survivors else np.zeros(0, np.int64),
+            np.asarray(sink.ready_pattern, np.bool_),
+            lanes,
+            2 if config.double_buffer else 1,
+        )
+        return {
+            "i": Channel(times.accepted.tolist(), list(source.beats)),
+            "o": Channel(times.left.tolist(), beats),
+        }
+
+
+def _score_bits(config: AcceleratorConfig) -> int:
+    return config.formats.probability_bits
+
+
+def _load_lanes(config: AcceleratorConfig) -> int:
+    return config.topk.parallelism
+
+
+def _draw_packet(config: AcceleratorConfig, generator: np.random.Generator) -> Iterator[LoadBeat]:
+    """Load beats of a packet; one in eight is refused: too long, ragged, or asking for too many."""
+    lanes, capacity = _load_lanes(config), config.capacity
+    fault = PacketStatus(int(generator.choice(4))) if generator.random() < 1 / 8 else PacketStatus.OK
+    n = int(generator.choice([0, 1, lanes, capacity, *generator.integers(0, capacity + 1, 8)]))
+    if fault is PacketStatus.OVER_CAPACITY:
+        n = capacity + int(generator.integers(1, lanes + 1))
+    k = int(generator.choice([0, 1, n, min(n + 1, capacity), *generator.integers(0, capacity + 1, 8)]))
+    if fault is PacketStatus.K_OUT_OF_RANGE:
+        k = capacity + 1
+    scores = _draw_scores(n, 1 << _score_bits(config), generator)
+    ragged_at = int(generator.integers(0, max(1, n // lanes))) if fault is PacketStatus.RAGGED else -1
+    beats = max(1, -(-n // lanes))
+    for beat in range(beats):
+        row = scores[beat * lanes : (beat + 1) * lanes]
+        count = len(row)
+        if beat == ragged_at and beat + 1 < beats:
+            count = int(generator.integers(0, lanes))
+        junk = generator.integers(0, 1 << _score_bits(config), lanes - len(row)).tolist()
+        yield tuple(row + junk), count, int(beat + 1 == beats), k
+
+
+def _draw_scores(n: int, limit: int, generator: np.random.Generator) -> list[int]:
+    """Uniform, few distinct values, all equal, ascending, descending, or the long tail of a softmax."""
+    kind = int(generator.integers(6))
+    if kind == 0:
+        values = generator.integers(0, limit, n)
+    elif kind == 1:
+        values = generator.choice(generator.integers(0, limit, 3), n)
+    elif kind == 2:
+        values = np.full(n, generator.integers(0, limit))
+    elif kind == 5:
+        weights = np.exp(3 * generator.standard_normal(n))
+        values = np.floor(weights / max(weights.sum(), 1) * (limit - 1)).astype(np.int64)
+    else:
+        values = np.sort(generator.integers(0, limit, n))[:: 1 if kind == 3 else -1]
+    return [int(value) for value in values]
+
+
+def _packets(config: AcceleratorConfig, beats: Sequence[LoadBeat]) -> Iterator[_Packet]:
+    lanes = _load_lanes(config)
+    counts: list[int] = []
+    scores: list[int] = []
+    for row, count, last, k in beats:
+        counts.append(count)
+        scores += row[: min(count, lanes)]
+        if last:
+            status = packet_status(counts, k, config.capacity, lanes)
+            kept = np.array(scores if status is PacketStatus.OK else [], np.int64)
+            yield _Packet(len(counts), kept, min(k, kept.size), status)
+            counts, scores = [], []
+
+
+def _output_beats(config: AcceleratorConfig, packet: _Packet) -> int:
+    return packet_rows(packet.k, config.topk.parallelism)
+
+
+def _survivor_beats(packet: _Packet, lanes: int) -> Iterator[tuple[tuple[tuple[int, int], ...], int, int, int]]:
+    kept = [(int(packet.scores[index]), int(index)) for index in top_k(packet.scores, packet.k)]
+    beats = packet_rows(len(kept), lanes)
+    for beat in range(beats):
+        row = kept[beat * lanes : (beat + 1) * lanes]
+        last = beat + 1 == beats
+        yield tuple(row + [(0, 0)] * (lanes - len(row))), len(row), int(last), int(packet.status) if last else 0
