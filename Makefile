@@ -8,7 +8,7 @@ WORKERS ?= 2
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help environment system demo check unit test test-full bench clean distclean constraints
+.PHONY: help environment system demo check unit test test-full bench resources clean distclean constraints
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -38,6 +38,10 @@ test-full: check system ## test, with the slow proofs
 
 bench: environment ## simulator speed, ratios measured side by side
 	$(BIN)/python -m topsieve_sim.bench
+
+resources: environment ## write docs/resources.md: every unit on every FPGA family
+	$(BIN)/python -c "from topsieve_rtl.synthesis import write_resources; from topsieve_rtl.units import unit_names; \
+	    write_resources('docs/resources.md', unit_names(), ('tiny', 'ecp5'), progress=print)"
 
 constraints: environment ## write the installed versions to constraints.txt
 	@scripts/freeze.sh

@@ -45,7 +45,7 @@ MAX_WORDS = 64
 def plot_fidelity_against_cycles(
     cycles: Mapping[str, int], fidelity: Mapping[str, float], path: str | Path, machine: str
 ) -> None:
-    """Scatter of the cosine to the full model's embedding over the cycles on `machine`, one labelled point a method.
+    """Scatter of the cosine to the full model's embedding over the cycles on `machine`, one marker a method.
 
     Parameters
     ----------
@@ -59,10 +59,10 @@ def plot_fidelity_against_cycles(
     """
     figure, axes = _figure(6.4, 4.2)
     for index, name in enumerate(cycles):
-        x, y = cycles[name], fidelity[name]
-        axes.plot(x, y, MARKERS[index % len(MARKERS)], color=PALETTE[index % len(PALETTE)], markersize=8)
-        axes.annotate(name, (x, y), xytext=(6, 5), textcoords="offset points")
-    axes.margins(0.15)
+        marker, colour = MARKERS[index % len(MARKERS)], PALETTE[index % len(PALETTE)]
+        axes.plot(cycles[name], fidelity[name], marker, color=colour, markersize=8, label=name, linestyle="none")
+    axes.margins(0.1)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     axes.set_xlabel(f"cycles on {machine}")
     axes.set_ylabel("cosine to the full model's embedding")
     axes.set_title("Fidelity against cycles: up and left is better")

@@ -52,6 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _discard_stdout()
         where = f"{error.filename}: " if error.filename else ""
         return _failed(f"{where}{error.strerror or error}", EXIT_INPUT)
+    except ModuleNotFoundError as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        return _failed(f"the package {error.name} is not installed; topsieve doctor says how to get it", EXIT_INPUT)
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise

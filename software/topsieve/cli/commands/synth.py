@@ -1,0 +1,39 @@
+"""Synthesise a unit for FPGA families with yosys; place and route it on ECP5 with nextpnr."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+HELP = "what a unit costs on an FPGA and how fast it runs there"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("unit", metavar="UNIT", nargs="?", help="name of a unit (none: list them)")
+    parser.add_argument("--accelerator", default="ecp5", help="a preset's name or a YAML file (default: ecp5)")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override a field of it")
+    parser.add_argument("--target", default="ecp5", metavar="LIST", help="ecp5, ice40, xc7, xcup (default: ecp5)")
+    parser.add_argument("--no-place", action="store_true", help="counts after synthesis only")
+    parser.add_argument("--seed", type=int, default=1, help="of the placer (default: 1)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from topsieve_rtl.units import unit_names
+    from topsieve_sim.arch.load import load_config
+
+    if arguments.unit is None:
+        print("\n".join(unit_names()))
+        return 0
+    config = load_config(arguments.accelerator, arguments.set)
+    from topsieve_rtl.synthesis import report_unit, resource_table
+
+    reports = report_unit(
+        arguments.unit,
+        config,
+        [target.strip() for target in arguments.target.split(",")],
+        place=not arguments.no_place,
+        seed=arguments.seed,
+        progress=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    print(resource_table(reports))
+    return 0

@@ -1,0 +1,49 @@
+"""Run random cases of a unit on its RTL and compare every beat with the golden model, to the bit and to the cycle.
+
+Exit code 1 when any case differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+HELP = "a unit's RTL against its golden model and timing, beat by beat"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("unit", metavar="UNIT", nargs="?", help="name of a unit (none: list them)")
+    parser.add_argument("--accelerator", default="tiny", help="a preset's name or a YAML file (default: tiny)")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override a field of it")
+    parser.add_argument("--engine", default="cxxrtl", help="python, cxxrtl, icarus or verilator (default: cxxrtl)")
+    parser.add_argument("--cases", type=int, default=200, help="how many (default: 200)")
+    parser.add_argument("--first-case", type=int, default=0, help="number of the first (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="cases are drawn from (default: 0)")
+    parser.add_argument("--waveform", type=Path, metavar="FILE", help="VCD of the first case that differs")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from topsieve_rtl.units import unit_names
+    from topsieve_sim.arch.load import load_config
+
+    if arguments.unit is None:
+        print("\n".join(unit_names()))
+        return 0
+    config = load_config(arguments.accelerator, arguments.set)
+    from topsieve_rtl.verify import verify
+
+    verification = verify(
+        arguments.unit,
+        config,
+        cases=arguments.cases,
+        engine=arguments.engine,
+        seed=arguments.seed,
+        first_case=arguments.first_case,
+        progress=lambda done, of: print(f"{done} of {of} cases", file=sys.stderr, flush=True),
+        waveform=arguments.waveform,
+    )
+    print(verification)
+    for mismatch in verification.shown:
+        print(f"case {mismatch.case}: {mismatch.divergence}")
+    return 1 if verification.mismatches else 0

@@ -1,0 +1,53 @@
+"""`topsieve verilog`, `verify` and `synth` on every unit that is registered."""
+
+from __future__ import annotations
+
+import pytest
+
+from topsieve.cli import main
+from topsieve_rtl.units import unit_names
+
+
+@pytest.mark.parametrize("command", ["verilog", "verify", "synth"])
+def test_without_a_unit_the_units_are_listed(command, capsys):
+    assert main([command]) == 0
+    assert tuple(capsys.readouterr().out.split()) == unit_names()
+
+
+@pytest.mark.parametrize("command", ["verilog", "verify", "synth"])
+def test_unknown_unit_is_one_line(command, capsys):
+    assert main([command, "flux-capacitor"]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert "'flux-capacitor'" in line
+    assert unit_names()[0] in line
+
+
+@pytest.mark.parametrize("unit", unit_names())
+def test_verilog_is_the_same_in_every_folder(unit, tmp_path, capsys):
+    for folder in ("first", "second"):
+        assert main(["verilog", unit, "--cases", "2", "--out", str(tmp_path / folder)]) == 0
+    first, second = sorted((tmp_path / "first").iterdir()), sorted((tmp_path / "second").iterdir())
+    assert [path.name for path in first] == [path.name for path in second]
+    assert {path.suffix for path in first} >= {".v", ".yaml", ".core", ".md"}
+    for left, right in zip(first, second, strict=True):
+        assert left.read_bytes() == right.read_bytes(), left.name
+
+
+@pytest.mark.parametrize("unit", unit_names())
+def test_verify_says_what_was_compared(unit, capfd):
+    assert main(["verify", unit, "--engine", "python", "--cases", "2"]) == 0
+    assert "2 cases" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(("option", "value", "allowed"), [("--engine", "abacus", "cxxrtl"), ("--cases", "0", ">= 1")])
+def test_verify_refuses_wrong_values(option, value, allowed, capfd):
+    assert main(["verify", unit_names()[0], option, value]) == 2
+    line = capfd.readouterr().err
+    assert value in line
+    assert allowed in line
+
+
+def test_synth_refuses_an_unknown_family(capfd):
+    assert main(["synth", unit_names()[0], "--target", "asic"]) == 2
+    assert "'asic'" in capfd.readouterr().err
