@@ -39,9 +39,8 @@ test-full: check system ## test, with the slow proofs
 bench: environment ## simulator speed, ratios measured side by side
 	$(BIN)/python -m topsieve_sim.bench
 
-resources: environment ## write docs/resources.md: every unit on every FPGA family
-	$(BIN)/python -c "from topsieve_rtl.synthesis import write_resources; from topsieve_rtl.units import unit_names; \
-	    write_resources('docs/resources.md', unit_names(), ('tiny', 'ecp5'), progress=print)"
+resources: environment ## measure the units on FPGA families and write docs/resources.md
+	$(BIN)/python -m topsieve_rtl.synthesis docs/resources.md
 
 constraints: environment ## write the installed versions to constraints.txt
 	@scripts/freeze.sh

