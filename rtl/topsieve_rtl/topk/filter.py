@@ -94,7 +94,7 @@ class Filter(wiring.Component):
             last_row.eq(remaining <= lanes),
             enough.eq(credits >= Mux(last_row, 2, 1)),
             issue.eq(~idle & enough),
-            self.read.eq(issue),
+            self.read.eq(~idle),
             self.address.eq(index),
             self.finishes.eq(issue & last_row),
         ]

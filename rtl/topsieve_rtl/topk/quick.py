@@ -89,12 +89,13 @@ class QuickSelect(Selector):
         place = Mux(first_row, base, pointer)
         m.d.comb += [
             last_row.eq((left <= lanes) | (source == Source.HELD)),
-            self.read.eq(issue & (source == Source.BUFFER)),
+            # Not gated by `issue`: the enable reaches every bit of a row. A row read too early is not used.
+            self.read.eq(running & (source == Source.BUFFER)),
             self.address.eq(index),
             above.address.eq(place),
             below.address.eq(place),
-            above.read.eq(issue & (source == Source.ABOVE)),
-            below.read.eq(issue & (source == Source.BELOW)),
+            above.read.eq(running & (source == Source.ABOVE)),
+            below.read.eq(running & (source == Source.BELOW)),
             self.round_starts.eq(issue & first_row),
             self.round_size.eq(size),
         ]

@@ -52,7 +52,7 @@ class RadixSelect(Selector):
         first_row = index == 0
         left = Mux(first_row, size, remaining)
         last_row = left <= lanes
-        m.d.comb += [self.read.eq(issue), self.address.eq(index)]
+        m.d.comb += [self.read.eq(running), self.address.eq(index)]
         with m.If(wait != 0):
             m.d.sync += wait.eq(wait - 1)
         with m.If(issue):
