@@ -63,11 +63,11 @@ SCALARS = 22
 ) = range(14)
 BANK_ROWS = 14
 
-# Rows of `Channels.ranks`.
+# Columns of `Channels.ranks` after the ring of four.
 WINDOW_HEAD, WINDOW_LENGTH, OPEN_COUNT, OPEN_SINCE = 4, 5, 6, 7
 RANK_COLUMNS = 8
 
-# Columns of `Channels.counters`; the names are those of `topsieve_sim.dram.result.COUNTERS`.
+# Columns of `Channels.counters`.
 (
     READ_COMMANDS,
     WRITE_COMMANDS,
@@ -84,6 +84,41 @@ RANK_COLUMNS = 8
     ESCAPED_LIVELOCKS,
 ) = range(13)
 COUNTERS = 13
+
+
+# Entries of `Machine.cycles`: command-to-command cycles as in `constraints.Constraints`.
+CYCLES = (
+    "read_done",
+    "read_precharge",
+    "write_precharge",
+    "read_activate",
+    "write_activate",
+    "read_refresh",
+    "activate_read",
+    "activate_write",
+    "activate_precharge",
+    "activate_activate_same_bank",
+    "precharge_activate",
+    "precharge_refresh",
+    "refresh_activate",
+    "four_activates",
+)
+(
+    READ_DONE,
+    READ_PRECHARGE,
+    WRITE_PRECHARGE,
+    READ_ACTIVATE,
+    WRITE_ACTIVATE,
+    READ_REFRESH,
+    ACTIVATE_READ,
+    ACTIVATE_WRITE,
+    ACTIVATE_PRECHARGE,
+    ACTIVATE_ACTIVATE,
+    PRECHARGE_ACTIVATE,
+    PRECHARGE_REFRESH,
+    REFRESH_ACTIVATE,
+    FOUR_ACTIVATES,
+) = range(len(CYCLES))
 
 
 class Machine(NamedTuple):
@@ -104,25 +139,12 @@ class Machine(NamedTuple):
     write_drain_threshold: int
     closed_page: int
     dual_command: int
-    read_done: int
-    read_precharge: int
-    write_precharge: int
-    read_activate: int
-    write_activate: int
-    read_refresh: int
-    activate_read: int
-    activate_write: int
-    activate_precharge: int
-    activate_activate: int
-    precharge_activate: int
-    precharge_refresh: int
-    refresh_activate: int
     refresh_interval: int
-    four_activates: int
     column_gap: int
     """Least cycles from a column command to any other of the channel, at least 1."""
     activate_gap: int
     """Least cycles from an activate to any other of the channel, at least 1."""
+    cycles: Int64
     column_delta: Int64
     """int64 [2, groups, 2 * groups]: cycles from a read or write in a group to reads, then writes, of every group."""
     activate_delta: Int64
@@ -196,23 +218,10 @@ def machine(config: DramConfig) -> Machine:
         write_drain_threshold=controller.write_drain_threshold,
         closed_page=int(controller.page is PagePolicy.CLOSED),
         dual_command=int(controller.dual_command),
-        read_done=table.read_done,
-        read_precharge=table.read_precharge,
-        write_precharge=table.write_precharge,
-        read_activate=table.read_activate,
-        write_activate=table.write_activate,
-        read_refresh=table.read_refresh,
-        activate_read=table.activate_read,
-        activate_write=table.activate_write,
-        activate_precharge=table.activate_precharge,
-        activate_activate=table.activate_activate_same_bank,
-        precharge_activate=table.precharge_activate,
-        precharge_refresh=table.precharge_refresh,
-        refresh_activate=table.refresh_activate,
         refresh_interval=table.refresh_interval,
-        four_activates=table.four_activates,
         column_gap=max(1, int(column.min())),
         activate_gap=max(1, int(activate.min())),
+        cycles=np.array([getattr(table, name) for name in CYCLES], np.int64),
         column_delta=column,
         activate_delta=activate,
     )
