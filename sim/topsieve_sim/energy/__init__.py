@@ -1,5 +1,6 @@
 """Energy and area: technology tables with sources, action energies of a machine, area by component."""
 
+from topsieve_sim.energy.accelergy import area_reference_table, energy_reference_table, write_accelergy
 from topsieve_sim.energy.actions import (
     Action,
     Component,
@@ -19,12 +20,15 @@ __all__ = [
     "TableRow",
     "TechnologyTable",
     "action_energies_pj",
+    "area_reference_table",
     "area_um2",
     "cascade_score_bits",
     "energy_pj",
+    "energy_reference_table",
     "hbm_energy_pj",
     "load_technology",
     "memory_bits",
     "technology_names",
     "total_pj",
+    "write_accelergy",
 ]
