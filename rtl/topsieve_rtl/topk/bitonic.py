@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth import Array, Cat, Module, Mux, Signal, Value
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import enum, memory
 
-from topsieve_rtl.topk.networks import delayed, population_count, registered
+from topsieve_rtl.topk.networks import delayed, one_hot_select, population_count, registered
 from topsieve_rtl.topk.selector import Selector
 from topsieve_sim.golden.topk_latency import levels, popcount_ranks
 
@@ -156,6 +156,7 @@ class BitonicSelect(Selector):
         next_run = Signal(place)
         m.d.comb += next_run.eq(Mux(merged_valid, run << 1, run))
         wanted_row = (wanted - 1) >> lane_bits
+        wanted_lane = Cat((wanted - 1)[:lane_bits] == lane for lane in range(lanes))
         with m.If(written_last):
             m.d.sync += [tail.eq(0), row.eq(0), side.eq(~side), run.eq(next_run)]
             with m.If(next_run < rows):
@@ -169,7 +170,7 @@ class BitonicSelect(Selector):
         with m.If(counting):
             m.d.sync += [row.eq(row + 1), *(pointer.eq(row) for pointer in left)]
             with m.If(reads_kth):
-                m.d.sync += kth.eq(Array(left_heads)[(wanted - 1)[:lane_bits]] if lane_bits else left_heads[0])
+                m.d.sync += kth.eq(one_hot_select(wanted_lane, left_heads))
             with m.Elif(row == wanted_row + 1):
                 m.d.sync += phase.eq(Phase.DRAIN)
         ranks = popcount_ranks(lanes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, enum
 
-from topsieve_rtl.topk.networks import population_count, registered
+from topsieve_rtl.topk.networks import one_hot_select, population_count, registered
 from topsieve_rtl.topk.partition import Partition
 from topsieve_rtl.topk.pivot import PivotChooser
 from topsieve_rtl.topk.sampler import Sampler, lfsr_after_row
@@ -74,18 +74,17 @@ class QuickSelect(Selector):
         left = Mux(first_row, size, remaining)
         last_row = Signal()
         available = Signal()
-        with m.Switch(source):
-            for name, partition in ((Source.ABOVE, above), (Source.BELOW, below)):
-                with m.Case(name):
-                    # Once this round's own rows reach the packer, everything that it reads has been written.
-                    ours = partition.parity != parity
-                    m.d.comb += available.eq(
-                        Mux(first_row, ours & (partition.rows_written != 0), ~ours | (index < partition.rows_written))
-                    )
-            with m.Default():
-                m.d.comb += available.eq(1)
+        from_above, from_below = source == Source.ABOVE, source == Source.BELOW
+        written = []
+        for partition in (above, below):
+            # Once this round's own rows reach the packer, everything that it reads has been written.
+            ours = partition.parity != parity
+            written.append(
+                Mux(first_row, ours & (partition.rows_written != 0), ~ours | (index < partition.rows_written))
+            )
+        m.d.comb += available.eq(Mux(from_above, written[0], Mux(from_below, written[1], 1)))
         issue = running & available
-        base = Mux(source == Source.ABOVE, above.base, below.base)
+        base = Mux(from_above, above.base, below.base)
         place = Mux(first_row, base, pointer)
         m.d.comb += [
             last_row.eq((left <= lanes) | (source == Source.HELD)),
@@ -94,8 +93,8 @@ class QuickSelect(Selector):
             self.address.eq(index),
             above.address.eq(place),
             below.address.eq(place),
-            above.read.eq(running & (source == Source.ABOVE)),
-            below.read.eq(running & (source == Source.BELOW)),
+            above.read.eq(running & from_above),
+            below.read.eq(running & from_below),
             self.round_starts.eq(issue & first_row),
             self.round_size.eq(size),
         ]
@@ -109,20 +108,17 @@ class QuickSelect(Selector):
         reading = registered(m, issue, "reading")
         read_first = registered(m, first_row, "read_first")
         read_last = registered(m, last_row, "read_last")
-        read_source = registered(m, source.as_value(), "read_source")
+        read_sources = registered(m, Cat(source == Source.BUFFER, from_above, from_below), "read_sources")
+        read_held = registered(m, source == Source.HELD, "read_held")
         read_live = registered(m, Cat(~last_row | (left > lane) for lane in range(lanes)), "read_live")
         above_mask, below_mask = Signal(lanes), Signal(lanes)
         row = Signal(data.ArrayLayout(bits, lanes))
         live = Signal(lanes)
-        with m.If(reading), m.Switch(read_source):
-            with m.Case(Source.ABOVE.value):
-                m.d.sync += [row.eq(above.answer), live.eq(read_live)]
-            with m.Case(Source.BELOW.value):
-                m.d.sync += [row.eq(below.answer), live.eq(read_live)]
-            with m.Case(Source.HELD.value):
-                m.d.sync += live.eq(Mux(source_is_above, above_mask, below_mask))
-            with m.Default():
-                m.d.sync += [row.eq(self.row), live.eq(read_live)]
+        answers = [answer.as_value() for answer in (self.row, above.answer, below.answer)]
+        with m.If(reading):
+            m.d.sync += live.eq(Mux(read_held, Mux(source_is_above, above_mask, below_mask), read_live))
+            with m.If(~read_held):
+                m.d.sync += row.eq(one_hot_select(read_sources, answers))
         comparing = registered(m, reading, "comparing")
         compare_first = registered(m, read_first, "compare_first")
         compare_last = registered(m, read_last, "compare_last")
