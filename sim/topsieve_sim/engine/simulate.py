@@ -2,47 +2,24 @@
 
 from __future__ import annotations
 
-import math
-import platform
 import time
-from collections import Counter, defaultdict
 from collections.abc import Callable
-from importlib.metadata import version
 
 import numpy as np
 
-from topsieve_sim import __version__
 from topsieve_sim.arch import AcceleratorConfig
-from topsieve_sim.energy import (
-    Action,
-    Component,
-    action_energies_pj,
-    area_um2,
-    energy_pj,
-    memory_bits,
-    total_pj,
-)
+from topsieve_sim.engine.assembly import ATTENTION_KIND, Tokens, assembled
 from topsieve_sim.engine.attention import Assumptions, Decisions, Memo, attention_costs, decide
 from topsieve_sim.engine.ledger import Cost, Ledger
 from topsieve_sim.engine.program import AttentionWork, Program, prepare
 from topsieve_sim.engine.selection import Selections, drawn_selections, quantised_scores, selections
 from topsieve_sim.engine.singles import HOST_KINDS, at_operation, single_cost
-from topsieve_sim.report import (
-    LayerRow,
-    OperationRow,
-    Report,
-    Timing,
-    TokenRow,
-    Traffic,
-    Unit,
-    UnitRow,
-)
-from topsieve_sim.trace import Trace
+from topsieve_sim.report import Report, Timing
+from topsieve_sim.trace import Op, Trace
 from topsieve_sim.trace.groups import SingleOp
 from topsieve_sim.trace.ops import TopK, TopKScope
 
-ATTENTION_KIND = "attention"
-# Descriptors decided and timed at once; bounds the memory that probabilities take.
+# Descriptors decided and timed at once; bounds the memory of a run.
 BATCH = 512
 
 Progress = Callable[[int, int], None]
@@ -66,47 +43,23 @@ def simulate(
     """
     wall, cpu = time.perf_counter(), time.process_time()
     program = trace if isinstance(trace, Program) else prepare(trace)
-    ledger = Ledger()
-    tokens: list[TokenRow] = []
-    lsb_rows: Counter[int] = Counter()
-    query_rows: Counter[int] = Counter()
-    generator = np.random.default_rng(seed)
-    run = _Run(program, config, generator)
+    ledger, tokens = Ledger(), Tokens()
+    run = _Run(program, config, np.random.default_rng(seed))
     for first in range(0, len(program.work), BATCH):
         batch = program.work[first : first + BATCH]
         for unit, cost, decided in run.costs(batch):
             if isinstance(unit, AttentionWork):
-                op = unit.query_key
-                again = decided.lsb_rows if decided else 0
-                lsb_rows[op.layer] += again
-                query_rows[op.layer] += unit.heads * op.queries
-                ledger.book(op.layer, ATTENTION_KIND, _name(op.layer, op.sequence, op.step, ATTENTION_KIND), cost)
-                tokens.append(
-                    TokenRow(
-                        sequence=op.sequence,
-                        step=op.step,
-                        layer=op.layer,
-                        heads=unit.heads,
-                        queries=op.queries,
-                        keys=op.keys,
-                        kept_values=unit.kept,
-                        lsb_rows=again,
-                        cycles=cost.cycles,
-                    )
-                )
+                op: Op = unit.query_key
+                kind = ATTENTION_KIND
+                tokens.add(unit, decided.lsb_rows if decided else 0, cost.cycles)
             else:
-                single = unit.op
-                name = _name(single.layer, single.sequence, single.step, single.kind)
-                ledger.book(single.layer, single.kind, name, cost)
+                op, kind = unit.op, unit.op.kind
+            ledger.book(op.layer, kind, f"layer {op.layer} sequence {op.sequence} step {op.step} {kind}", cost)
         if progress is not None:
             progress(min(first + BATCH, len(program.work)), len(program.work))
-    report = _report(program, config, seed, ledger, tokens, query_rows, lsb_rows, run.notes())
+    report = assembled(program, config, seed, ledger, tokens, run.notes())
     timing = Timing(wall_seconds=time.perf_counter() - wall, cpu_seconds=time.process_time() - cpu)
     return report.model_copy(update={"timing": timing})
-
-
-def _name(layer: int, sequence: int, step: int, kind: str) -> str:
-    return f"layer {layer} sequence {sequence} step {step} {kind}"
 
 
 def _all_cycles(chosen: Selections) -> int:
@@ -210,146 +163,3 @@ class _Run:
         if self.on_arrays:
             notes.append(f"linear maps run on the arrays with {self.config.formats.key_msb_bits}-bit weights")
         return (*notes, *self.program.trace.notes)
-
-
-def _report(
-    program: Program,
-    config: AcceleratorConfig,
-    seed: int,
-    ledger: Ledger,
-    tokens: list[TokenRow],
-    query_rows: Counter[int],
-    lsb_rows: Counter[int],
-    notes: tuple[str, ...],
-) -> Report:
-    energies = action_energies_pj(config)
-    actions = {layer: _layer_actions(ledger, layer, config) for layer in sorted({layer for layer, _ in program.totals})}
-    total: Counter[tuple[Component, Action]] = Counter()
-    for counts in actions.values():
-        total.update(counts)
-    energy = energy_pj(total, energies)
-    area = area_um2(config)
-    totals = program.totals.values()
-    trace = program.trace
-    return Report(
-        accelerator=config,
-        accelerator_digest=config.digest,
-        model=trace.model,
-        method=trace.method,
-        seed=seed,
-        versions=versions(),
-        cycles=ledger.cycles,
-        latency_us=config.microseconds(ledger.cycles),
-        macs=sum(total.macs for total in totals),
-        flops=sum(total.flops for total in totals),
-        attention_flops=sum(
-            total.flops for (_, kind), total in program.totals.items() if kind in ("query_key", "probability_value")
-        ),
-        attention_flops_dense=dense_attention_flops(program),
-        query_rows=sum(query_rows.values()),
-        lsb_rows=sum(lsb_rows.values()),
-        dram_bytes={kind: ledger.traffic[kind] for kind in Traffic},
-        dram_bytes_total=sum(ledger.traffic.values()),
-        energy_pj={part.value: {act.value: pj for act, pj in acts.items()} for part, acts in energy.items()},
-        energy_total_pj=total_pj(energy),
-        area_um2={part.value: value for part, value in area.items()},
-        area_total_um2=math.fsum(area.values()),
-        operations=_operation_rows(program, config, ledger),
-        layers=_layer_rows(program, ledger, actions, energies, query_rows, lsb_rows),
-        tokens=tuple(tokens),
-        units=_unit_rows(ledger),
-        timeline=ledger.timeline(),
-        notes=notes,
-    )
-
-
-def versions() -> dict[str, str]:
-    """Versions that results depend on."""
-    return {
-        "topsieve": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "numba": version("numba"),
-    }
-
-
-def dense_attention_flops(program: Program) -> int:
-    """FLOPs of QK and PV if each layer of a sequence and step had the widest layer's queries, keys and heads.
-
-    The trace of a pruned run does not hold the dense one; its first layers do, as far as the method leaves them alone.
-    """
-    by_run: defaultdict[tuple[int, int], defaultdict[int, list[AttentionWork]]] = defaultdict(lambda: defaultdict(list))
-    for unit in program.work:
-        if isinstance(unit, AttentionWork):
-            op = unit.query_key
-            by_run[op.sequence, op.step][op.layer].append(unit)
-    total = 0
-    for layers in by_run.values():
-        every = [unit for units in layers.values() for unit in units]
-        heads = max(sum(unit.heads for unit in units) for units in layers.values())
-        queries = max(unit.query_key.queries for unit in every)
-        keys = max(unit.query_key.keys for unit in every)
-        head_dim = max(unit.query_key.head_dim for unit in every)
-        total += len(layers) * heads * queries * keys * head_dim * 4
-    return total
-
-
-def _operation_rows(program: Program, config: AcceleratorConfig, ledger: Ledger) -> tuple[OperationRow, ...]:
-    """One row a kind; the cycles of a whole attention group stand in its `query_key` row."""
-    kinds: dict[str, list[int]] = {}
-    for (_, kind), total in sorted(program.totals.items()):
-        row = kinds.setdefault(kind, [0, 0, 0])
-        for place, value in enumerate((total.count, total.macs, total.flops)):
-            row[place] += value
-    return tuple(
-        OperationRow(
-            kind=kind,
-            where="host" if kind in HOST_KINDS and not config.fully_connected else "accelerator",
-            count=count,
-            macs=macs,
-            flops=flops,
-            cycles=ledger.kind_cycles[ATTENTION_KIND if kind == "query_key" else kind],
-        )
-        for kind, (count, macs, flops) in kinds.items()
-    )
-
-
-def _layer_rows(
-    program: Program,
-    ledger: Ledger,
-    actions: dict[int, Counter[tuple[Component, Action]]],
-    energies: dict[tuple[Component, Action], float],
-    query_rows: Counter[int],
-    lsb_rows: Counter[int],
-) -> tuple[LayerRow, ...]:
-    rows = []
-    for layer, counts in actions.items():
-        totals = [total for (place, _), total in program.totals.items() if place == layer]
-        rows.append(
-            LayerRow(
-                layer=layer,
-                operations=sum(total.count for total in totals),
-                cycles=ledger.layer_cycles[layer],
-                macs=sum(total.macs for total in totals),
-                flops=sum(total.flops for total in totals),
-                dram_bytes=ledger.layer_bytes[layer],
-                energy_pj=total_pj(energy_pj(counts, energies)),
-                query_rows=query_rows[layer],
-                lsb_rows=lsb_rows[layer],
-            )
-        )
-    return tuple(rows)
-
-
-def _layer_actions(ledger: Ledger, layer: int, config: AcceleratorConfig) -> Counter[tuple[Component, Action]]:
-    """Actions of a layer; every memory of the machine leaks in every one of its cycles."""
-    actions = ledger.layer_actions(layer)
-    for component in memory_bits(config):
-        actions[component, Action.LEAK_CYCLE] = ledger.layer_cycles[layer]
-    return actions
-
-
-def _unit_rows(ledger: Ledger) -> tuple[UnitRow, ...]:
-    return tuple(
-        UnitRow(unit=unit, busy_cycles=ledger.unit_cycles[unit][0], stall_cycles=ledger.stalls(unit)) for unit in Unit
-    )

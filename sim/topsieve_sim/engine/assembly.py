@@ -1,0 +1,193 @@
+"""From what a run booked to its report."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+import numpy as np
+
+from topsieve_sim import __version__
+from topsieve_sim.arch import AcceleratorConfig
+from topsieve_sim.energy import (
+    Action,
+    Component,
+    action_energies_pj,
+    area_um2,
+    energy_pj,
+    memory_bits,
+    total_pj,
+)
+from topsieve_sim.engine.ledger import Ledger
+from topsieve_sim.engine.program import AttentionWork, Program
+from topsieve_sim.engine.singles import HOST_KINDS
+from topsieve_sim.report import LayerRow, OperationRow, Report, TokenRow, Traffic, Unit, UnitRow
+
+ATTENTION_KIND = "attention"
+
+
+@dataclass
+class Tokens:
+    """Rows and tokens that the attention descriptors saw, by layer."""
+
+    rows: list[TokenRow] = field(default_factory=list)
+    query_rows: Counter[int] = field(default_factory=Counter)
+    lsb_rows: Counter[int] = field(default_factory=Counter)
+
+    def add(self, work: AttentionWork, lsb_rows: int, cycles: int) -> None:
+        """Note one descriptor."""
+        op = work.query_key
+        self.query_rows[op.layer] += work.heads * op.queries
+        self.lsb_rows[op.layer] += lsb_rows
+        self.rows.append(
+            TokenRow(
+                sequence=op.sequence,
+                step=op.step,
+                layer=op.layer,
+                heads=work.heads,
+                queries=op.queries,
+                keys=op.keys,
+                kept_values=work.kept,
+                lsb_rows=lsb_rows,
+                cycles=cycles,
+            )
+        )
+
+
+def assembled(
+    program: Program, config: AcceleratorConfig, seed: int, ledger: Ledger, tokens: Tokens, notes: tuple[str, ...]
+) -> Report:
+    """The report of one run, without its timing."""
+    energies = action_energies_pj(config)
+    actions = {layer: _layer_actions(ledger, layer, config) for layer in sorted({layer for layer, _ in program.totals})}
+    total: Counter[tuple[Component, Action]] = Counter()
+    for counts in actions.values():
+        total.update(counts)
+    energy = energy_pj(total, energies)
+    area = area_um2(config)
+    totals = program.totals.values()
+    trace = program.trace
+    return Report(
+        accelerator=config,
+        accelerator_digest=config.digest,
+        model=trace.model,
+        method=trace.method,
+        seed=seed,
+        versions=versions(),
+        cycles=ledger.cycles,
+        latency_us=config.microseconds(ledger.cycles),
+        macs=sum(total.macs for total in totals),
+        flops=sum(total.flops for total in totals),
+        attention_flops=sum(
+            total.flops for (_, kind), total in program.totals.items() if kind in ("query_key", "probability_value")
+        ),
+        attention_flops_dense=dense_attention_flops(program),
+        query_rows=sum(tokens.query_rows.values()),
+        lsb_rows=sum(tokens.lsb_rows.values()),
+        dram_bytes={kind: ledger.traffic[kind] for kind in Traffic},
+        dram_bytes_total=sum(ledger.traffic.values()),
+        energy_pj={part.value: {act.value: pj for act, pj in acts.items()} for part, acts in energy.items()},
+        energy_total_pj=total_pj(energy),
+        area_um2={part.value: value for part, value in area.items()},
+        area_total_um2=math.fsum(area.values()),
+        operations=_operation_rows(program, config, ledger),
+        layers=_layer_rows(program, ledger, actions, energies, tokens),
+        tokens=tuple(tokens.rows),
+        units=_unit_rows(ledger),
+        timeline=ledger.timeline(),
+        notes=notes,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions that results depend on."""
+    return {
+        "topsieve": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "numba": version("numba"),
+    }
+
+
+def dense_attention_flops(program: Program) -> int:
+    """FLOPs of QK and PV if each layer of a sequence and step had the widest layer's queries, keys and heads.
+
+    The trace of a pruned run does not hold the dense one; its first layers do, as far as the method leaves them alone.
+    """
+    by_run: defaultdict[tuple[int, int], defaultdict[int, list[AttentionWork]]] = defaultdict(lambda: defaultdict(list))
+    for unit in program.work:
+        if isinstance(unit, AttentionWork):
+            op = unit.query_key
+            by_run[op.sequence, op.step][op.layer].append(unit)
+    total = 0
+    for layers in by_run.values():
+        every = [unit for units in layers.values() for unit in units]
+        heads = max(sum(unit.heads for unit in units) for units in layers.values())
+        queries = max(unit.query_key.queries for unit in every)
+        keys = max(unit.query_key.keys for unit in every)
+        head_dim = max(unit.query_key.head_dim for unit in every)
+        total += len(layers) * heads * queries * keys * head_dim * 4
+    return total
+
+
+def _operation_rows(program: Program, config: AcceleratorConfig, ledger: Ledger) -> tuple[OperationRow, ...]:
+    """One row a kind; the cycles of a whole attention group stand in its `query_key` row."""
+    kinds: dict[str, list[int]] = {}
+    for (_, kind), total in sorted(program.totals.items()):
+        row = kinds.setdefault(kind, [0, 0, 0])
+        for place, value in enumerate((total.count, total.macs, total.flops)):
+            row[place] += value
+    return tuple(
+        OperationRow(
+            kind=kind,
+            where="host" if kind in HOST_KINDS and not config.fully_connected else "accelerator",
+            count=count,
+            macs=macs,
+            flops=flops,
+            cycles=ledger.kind_cycles[ATTENTION_KIND if kind == "query_key" else kind],
+        )
+        for kind, (count, macs, flops) in kinds.items()
+    )
+
+
+def _layer_rows(
+    program: Program,
+    ledger: Ledger,
+    actions: dict[int, Counter[tuple[Component, Action]]],
+    energies: dict[tuple[Component, Action], float],
+    tokens: Tokens,
+) -> tuple[LayerRow, ...]:
+    rows = []
+    for layer, counts in actions.items():
+        totals = [total for (place, _), total in program.totals.items() if place == layer]
+        rows.append(
+            LayerRow(
+                layer=layer,
+                operations=sum(total.count for total in totals),
+                cycles=ledger.layer_cycles[layer],
+                macs=sum(total.macs for total in totals),
+                flops=sum(total.flops for total in totals),
+                dram_bytes=ledger.layer_bytes[layer],
+                energy_pj=total_pj(energy_pj(counts, energies)),
+                query_rows=tokens.query_rows[layer],
+                lsb_rows=tokens.lsb_rows[layer],
+            )
+        )
+    return tuple(rows)
+
+
+def _layer_actions(ledger: Ledger, layer: int, config: AcceleratorConfig) -> Counter[tuple[Component, Action]]:
+    """Actions of a layer; every memory of the machine leaks in every one of its cycles."""
+    actions = ledger.layer_actions(layer)
+    for component in memory_bits(config):
+        actions[component, Action.LEAK_CYCLE] = ledger.layer_cycles[layer]
+    return actions
+
+
+def _unit_rows(ledger: Ledger) -> tuple[UnitRow, ...]:
+    return tuple(
+        UnitRow(unit=unit, busy_cycles=ledger.unit_cycles[unit][0], stall_cycles=ledger.stalls(unit)) for unit in Unit
+    )
