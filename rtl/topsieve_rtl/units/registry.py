@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from topsieve_rtl.units.dot_product import DotProductUnit
+from topsieve_rtl.units.importance import HeadImportanceUnit, TokenImportanceUnit
+from topsieve_rtl.units.softmax import SoftmaxUnit
 from topsieve_rtl.units.topk import TopKUnit
 from topsieve_rtl.units.unit import Unit
+from topsieve_rtl.units.weighted_sum import WeightedSumUnit
 from topsieve_sim.errors import InputError
 
 
@@ -27,5 +31,12 @@ def find_unit(name: str) -> Unit:
 
 
 def _registry() -> dict[str, Unit]:
-    units: tuple[Unit, ...] = (TopKUnit(),)
+    units: tuple[Unit, ...] = (
+        DotProductUnit(),
+        HeadImportanceUnit(),
+        SoftmaxUnit(),
+        TokenImportanceUnit(),
+        TopKUnit(),
+        WeightedSumUnit(),
+    )
     return {unit.name: unit for unit in units}

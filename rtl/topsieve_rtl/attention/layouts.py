@@ -1,0 +1,89 @@
+"""Payloads of the attention units' streams.
+
+A beat carries one element a lane; the first `count` lanes are valid, and only the `last` beat of a row may be partial.
+`row` is the row's number, which the units carry along: rows may leave the softmax in another order.
+"""
+
+from __future__ import annotations
+
+from amaranth import signed, unsigned
+from amaranth.lib import data
+
+from topsieve_sim.arch import AcceleratorConfig
+
+# Queries of a group of heads, in the order of issue.
+ROW_BITS = 16
+
+
+class ScoredBeat(data.StructLayout):
+    """Operands of one beat of scores: a query, a key and a bias a lane; elements beyond the head dimension are 0."""
+
+    def __init__(self, config: AcceleratorConfig, row_bits: int = ROW_BITS) -> None:
+        formats, lanes, head_dim = config.formats, config.softmax.lanes, config.max_head_dim
+        super().__init__(
+            {
+                "query": data.ArrayLayout(signed(formats.query_bits), head_dim),
+                "keys": data.ArrayLayout(data.ArrayLayout(signed(formats.key_bits), head_dim), lanes),
+                "bias": data.ArrayLayout(signed(formats.score_bits), lanes),
+                **_row_fields(lanes, row_bits),
+                "second_pass": 1,
+            }
+        )
+
+
+class ScoreBeat(data.StructLayout):
+    """Scores; `second_pass` marks a row whose decision is not asked for again."""
+
+    def __init__(self, config: AcceleratorConfig, row_bits: int = ROW_BITS) -> None:
+        lanes = config.softmax.lanes
+        super().__init__(
+            {
+                "lanes": data.ArrayLayout(signed(config.formats.score_bits), lanes),
+                **_row_fields(lanes, row_bits),
+                "second_pass": 1,
+            }
+        )
+
+
+class ProbabilityBeat(data.StructLayout):
+    """Probabilities; lanes at and beyond `count` are 0."""
+
+    def __init__(self, config: AcceleratorConfig, row_bits: int = ROW_BITS) -> None:
+        lanes = config.softmax.lanes
+        super().__init__(
+            {
+                "lanes": data.ArrayLayout(unsigned(config.formats.probability_bits), lanes),
+                **_row_fields(lanes, row_bits),
+            }
+        )
+
+
+class WeightedBeat(data.StructLayout):
+    """Operands of one beat of a weighted sum: a probability and a value row a lane; elements beyond the head dimension
+    are 0."""
+
+    def __init__(self, config: AcceleratorConfig, row_bits: int = ROW_BITS) -> None:
+        formats, lanes, head_dim = config.formats, config.softmax.lanes, config.max_head_dim
+        super().__init__(
+            {
+                "probabilities": data.ArrayLayout(unsigned(formats.probability_bits), lanes),
+                "values": data.ArrayLayout(data.ArrayLayout(signed(formats.value_bits), head_dim), lanes),
+                **_row_fields(lanes, row_bits),
+            }
+        )
+
+
+class OutputRow(data.StructLayout):
+    """A row of the attention output; elements beyond the head dimension are 0."""
+
+    def __init__(self, config: AcceleratorConfig, row_bits: int = ROW_BITS) -> None:
+        super().__init__(
+            {
+                "elements": data.ArrayLayout(signed(config.formats.output_bits), config.max_head_dim),
+                "row": unsigned(row_bits),
+            }
+        )
+
+
+def _row_fields(lanes: int, row_bits: int) -> dict[str, object]:
+    return {"count": range(lanes + 1), "last": 1, "row": unsigned(row_bits)}
