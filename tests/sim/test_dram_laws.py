@@ -115,6 +115,39 @@ def test_no_timing_rule_is_broken(policy: str, data) -> None:
     check_timing_rules(config, simulate_requests(config, *trace, record_commands=True))
 
 
+@POLICIES
+@pytest.mark.parametrize(
+    "field",
+    [
+        "CL",
+        "tRCDRD",
+        "tRCDWR",
+        "tRP",
+        "tRAS",
+        "tRRD_S",
+        "tRRD_L",
+        "tFAW",
+        "tCCD_L",
+        "tWTR_S",
+        "tWTR_L",
+        "tWR",
+        "tRTP",
+        "tRFC",
+    ],
+)
+def test_a_broken_rule_is_noticed(policy: str, field: str) -> None:
+    """The check above can fail: a memory two cycles too fast in one parameter does not pass for the right one."""
+    right = load_dram_config("ddr4-3200", [f"controller.policy={policy}"])
+    wrong = load_dram_config(
+        "ddr4-3200", [f"controller.policy={policy}", f"timing.{field}={getattr(right.timing, field) - 2}"]
+    )
+    random = np.random.default_rng(0)
+    addresses = np.concatenate((np.arange(1000), random.integers(0, 1 << 20, 2000))) * 64
+    result = simulate_requests(wrong, addresses, random.random(3000) < 0.3, record_commands=True)
+    with pytest.raises(AssertionError):
+        check_timing_rules(right, result)
+
+
 @pytest.mark.parametrize("preset", dram_preset_names())
 def test_no_timing_rule_is_broken_on_any_preset(preset: str) -> None:
     config = load_dram_config(preset)
