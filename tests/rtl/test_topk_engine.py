@@ -8,7 +8,7 @@ from amaranth.sim import Simulator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtl.harness import ALL_ENGINES, assert_same, engine_or_skip
+from rtl.harness import assert_same, engine_or_skip
 from sim.topk_packets import Shape, Traffic, shapes, traffic
 from topsieve_rtl.cosim import Case, Design, Engine, run
 from topsieve_rtl.cosim.codec import pack
@@ -38,11 +38,11 @@ def check(shape: Shape, drawn: list[Traffic], engine: Engine = Engine.PYTHON) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.data())
 def test_every_beat_in_the_predicted_cycle(kind, data):
-    shape = data.draw(shapes((kind,), max_lanes=8))
-    check(shape, data.draw(st.lists(traffic(shape, max_packets=3), min_size=3, max_size=3)))
+    shape = data.draw(shapes((kind,), max_lanes=8, max_radix_bits=4))
+    check(shape, data.draw(st.lists(traffic(shape, max_packets=3), min_size=4, max_size=4)))
 
 
 FULL_SHAPES = [
@@ -66,11 +66,13 @@ def test_every_beat_in_the_predicted_cycle_at_length(shape, data):
     check(shape, data.draw(st.lists(traffic(shape), min_size=10, max_size=10)), engine)
 
 
-@pytest.mark.parametrize("engine", ALL_ENGINES[1:])
+@pytest.mark.parametrize(
+    "engine", [Engine.CXXRTL, Engine.ICARUS, pytest.param(Engine.VERILATOR, marks=pytest.mark.full)]
+)
 @settings(max_examples=1, deadline=None)
 @given(st.data())
 def test_every_engine_agrees(engine, data):
-    shape = Shape(SelectorKind.QUICK, 4, 4, 6, 26)
+    shape = Shape(SelectorKind.QUICK, 2, 2, 5, 13)
     check(shape, data.draw(st.lists(traffic(shape), min_size=4, max_size=4)), engine_or_skip(engine))
 
 

@@ -88,7 +88,9 @@ def survivor_beats(scores: np.ndarray, kept: np.ndarray, status: PacketStatus, l
     ]
 
 
-def shapes(kinds: tuple[SelectorKind, ...] = tuple(SelectorKind), max_lanes: int = 32) -> st.SearchStrategy[Shape]:
+def shapes(
+    kinds: tuple[SelectorKind, ...] = tuple(SelectorKind), max_lanes: int = 32, max_radix_bits: int = 6
+) -> st.SearchStrategy[Shape]:
     """Any engine up to `max_lanes` lanes and a few rows of capacity."""
 
     @st.composite
@@ -101,7 +103,7 @@ def shapes(kinds: tuple[SelectorKind, ...] = tuple(SelectorKind), max_lanes: int
             score_bits=draw(st.integers(1, 14)),
             capacity=draw(st.integers(2, min(10 * lanes, 200))) if lanes > 1 else draw(st.integers(2, 30)),
             banks=draw(st.integers(1, 2)),
-            radix_bits=draw(st.integers(1, 6)),
+            radix_bits=draw(st.integers(1, max_radix_bits)),
             seed=draw(st.sampled_from([SEED, 1, 0xFFFF]) | st.integers(1, 0xFFFF)),
         )
 
