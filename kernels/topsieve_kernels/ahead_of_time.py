@@ -1,0 +1,311 @@
+"""Compile every shipped kernel configuration without a GPU, and read what the compiler made of it.
+
+`python -m topsieve_kernels.ahead_of_time [--capability 90] [--case NAME] [--all]` prints one JSON line a configuration:
+registers, stack and local-memory traffic (both 0 means nothing spilled), shared memory, and the instructions counted in
+the disassembly. The tools come with the Triton wheel.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from topsieve_kernels import (
+    attention_forward,
+    attention_one_pass,
+    attention_score_sum,
+    decode,
+    gather,
+    merging,
+    progressive,
+    selection,
+    split_combine,
+)
+from topsieve_kernels.backend import HAS_TRITON, INTERPRETED
+
+if HAS_TRITON:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+CAPABILITIES = (80, 90)
+SHARED_LIMIT_BYTES = {80: 163 * 1024, 90: 227 * 1024}
+TENSOR_CORE = ("HGMMA", "IGMMA", "HMMA", "IMMA")
+COUNTED = (*TENSOR_CORE, "LDL", "STL", "LDG.E.128", "LDGSTS", "MUFU.EX2", "RED", "ATOM")
+DIVISIBLE = ("columns", "columns_per_part", "keys", "keys_per_part", "width", "channels")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One configuration: pointer element types by argument (`*` for the rest), constants, warps and pipeline stages."""
+
+    name: str
+    kernel: Any
+    types: dict[str, str]
+    constants: dict[str, Any]
+    num_warps: int = 4
+    num_stages: int = 3
+    matrix: bool = False
+    core: bool = False
+    """Compiled in the quick tests too."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one compiled configuration uses; `shared_bytes` per program, `instructions` as found in the disassembly."""
+
+    case: str
+    capability: int
+    registers: int
+    stack_bytes: int
+    shared_bytes: int
+    instructions: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def spilled(self) -> bool:
+        """Whether any register went to local memory."""
+        return self.stack_bytes > 0 or self.instructions["LDL"] + self.instructions["STL"] > 0
+
+
+def _case(
+    name: str, kernel: Any, types: dict[str, str], constants: dict[str, Any], blocks: dict[str, int], **more: Any
+) -> Case:
+    tiles = {key: value for key, value in blocks.items() if key.startswith("BLOCK")}
+    return Case(name, kernel, types, constants | tiles, blocks["num_warps"], blocks.get("num_stages", 3), **more)
+
+
+def cases() -> Iterator[Case]:
+    """Every configuration the launchers choose, at the head sizes in use."""
+    half = {"*": "fp16", "query_valid_ptr": "i8", "key_valid_ptr": "i8"}
+    out = {"lse_ptr": "fp32", "column_ptr": "fp32", "magnitude_ptr": "fp32", "sum_ptr": "fp32"}
+    masks = {"HAS_QUERY_VALID": False, "HAS_KEY_VALID": False}
+    for dtype, name in ((torch.float16, "fp16"), (torch.bfloat16, "bf16"), (torch.float32, "fp32")):
+        types = half | {"*": name} | out
+        for head_dim in (64, 128, 256):
+            size = {"HEAD_DIM": head_dim, "BLOCK_D": head_dim}
+            core = name == "fp16" and head_dim == 128
+            for causal in (False, True):
+                tail = f"{name}_d{head_dim}{'_causal' if causal else ''}"
+                matrix = name != "fp32"
+                yield _case(
+                    f"score_sum_{tail}",
+                    attention_score_sum.score_sum_kernel,
+                    types,
+                    size | {"CAUSAL": causal, "HAS_KEY_VALID": False, "HEADS_PER_OUTPUT": 4, "OUTPUTS_PER_KEY_HEAD": 1},
+                    attention_score_sum.score_sum_blocks(head_dim, dtype),
+                    matrix=matrix,
+                    core=core and causal,
+                )
+                yield _case(
+                    f"forward_{tail}",
+                    attention_forward.forward_kernel,
+                    types,
+                    size | masks | {"CAUSAL": causal},
+                    attention_forward.forward_blocks(head_dim, dtype),
+                    matrix=matrix,
+                    core=core and causal,
+                )
+            yield _case(
+                f"forward_{name}_d{head_dim}_padded",
+                attention_forward.forward_kernel,
+                types,
+                size | {"CAUSAL": True, "HAS_QUERY_VALID": True, "HAS_KEY_VALID": True},
+                attention_forward.forward_blocks(head_dim, dtype),
+                matrix=name != "fp32",
+            )
+            for keys in (64, 128, 256):
+                yield _case(
+                    f"one_pass_{name}_d{head_dim}_n{keys}",
+                    attention_one_pass.one_pass_kernel,
+                    types,
+                    size | {"CAUSAL": True, "HAS_QUERY_VALID": True, "HAS_KEY_VALID": True},
+                    attention_one_pass.one_pass_blocks(keys, head_dim, dtype),
+                    matrix=name != "fp32",
+                    core=name == "fp16" and head_dim == 64 and keys == 256,
+                )
+            decode_types = {"*": "fp32", "query_ptr": name, "key_ptr": name, "value_ptr": name}
+            yield _case(
+                f"decode_{name}_d{head_dim}",
+                decode.decode_kernel,
+                decode_types | {"index_ptr": "i32", "length_ptr": "i32"},
+                size | {"WRITE_SCORE": True, "BLOCK_G": 16},
+                decode.decode_blocks(head_dim, dtype),
+                matrix=name != "fp32",
+                core=core,
+            )
+    for head_dim in (64, 128, 256):
+        planes = {
+            "query_ptr": "i8",
+            "plane_ptr": "u8",
+            "value_ptr": "i8",
+            "length_ptr": "i32",
+            "accumulator_ptr": "i32",
+            "flag_ptr": "i8",
+            "*": "fp32",
+        }
+        for second in (False, True):
+            yield _case(
+                f"plane_scores_{'lsb' if second else 'msb'}_d{head_dim}",
+                progressive.plane_scores_kernel,
+                planes,
+                {"SECOND_PASS": second, "HALF_DIM": head_dim // 2, "BLOCK_H": head_dim // 2, "BLOCK_G": 16},
+                progressive.SCORE_BLOCKS,
+                matrix=True,
+                core=head_dim == 128,
+            )
+        yield _case(
+            f"weighted_value_d{head_dim}",
+            progressive.weighted_value_kernel,
+            planes,
+            {"HEAD_DIM": head_dim, "BLOCK_D": head_dim, "WRITE_SCORE": True, "BLOCK_G": 16},
+            progressive.VALUE_BLOCKS,
+            matrix=True,
+            core=head_dim == 128,
+        )
+        yield Case(
+            f"combine_d{head_dim}",
+            split_combine.combine_kernel,
+            {"*": "fp32", "output_ptr": "fp16"},
+            {
+                "HEAD_DIM": head_dim,
+                "BLOCK_D": head_dim,
+                "WRITE_PROBABILITY": True,
+                "BLOCK_PARTS": split_combine.MAXIMUM_PARTS,
+                "TILE_PARTS": split_combine.TILE_PARTS,
+                "BLOCK_T": split_combine.PROBABILITY_BLOCK,
+            },
+            core=head_dim == 128,
+        )
+    yield Case(
+        "flag",
+        progressive.flag_kernel,
+        {"*": "fp32", "flag_ptr": "i8"},
+        {"BLOCK_PARTS": split_combine.MAXIMUM_PARTS},
+        num_warps=1,
+        core=True,
+    )
+    select = {"score_ptr": "fp32", "index_ptr": "i32", "threshold_ptr": "fp32"}
+    for block in (128, 1024, selection.SHORT_ROW):
+        yield Case(
+            f"select_short_{block}",
+            selection.select_short_kernel,
+            select,
+            {"BLOCK": block},
+            num_warps=selection.short_row_warps(block),
+            core=block == selection.SHORT_ROW,
+        )
+    yield Case(
+        "select_long", selection.select_long_kernel, select, {"BLOCK": selection.LONG_BLOCK}, num_warps=8, core=True
+    )
+    for name in ("fp16", "bf16", "fp32"):
+        yield _case(
+            f"best_partner_{name}",
+            merging.best_partner_kernel,
+            {"metric_ptr": name, "blocked_ptr": "u8", "score_ptr": "fp32", "partner_ptr": "i32"},
+            {"BLOCK_C": 64, "SMALLEST": merging.SMALLEST_SQUARE},
+            merging.partner_blocks(torch.float32 if name == "fp32" else torch.float16),
+            matrix=name != "fp32",
+            core=name == "fp16",
+        )
+        for sized in (False, True):
+            yield Case(
+                f"merge_rows_{name}{'_sized' if sized else ''}",
+                merging.merge_rows_kernel,
+                {"*": "i32", "token_ptr": name, "merged_ptr": name, "size_ptr": "fp32", "merged_size_ptr": "fp32"},
+                {"HAS_SIZE": sized, "BLOCK_R": 128, "BLOCK_C": 1024},
+                num_warps=merging.MERGE_WARPS,
+                core=name == "fp16" and sized,
+            )
+    for width in (16, 32):
+        yield Case(
+            f"gather_{width}",
+            gather.gather_kernel,
+            {"source_ptr": "i64", "destination_ptr": "i64", "index_ptr": "i32", "length_ptr": "i32"},
+            {"HAS_LENGTH": True, "BLOCK_T": 1024 // width, "BLOCK_W": width},
+            core=width == 32,
+        )
+
+
+def compile_case(case: Case, capability: int) -> Resources:
+    """Compile one configuration for compute capability `capability` / 10 and read its resources.
+
+    Raises
+    ------
+    ValueError
+        Triton is missing, or this process interprets kernels.
+    """
+    if not HAS_TRITON or INTERPRETED:
+        raise ValueError("ahead of time: needs Triton, in a process without TRITON_INTERPRET")
+
+    signature, attributes = {}, {}
+    for position, parameter in enumerate(case.kernel.params):
+        name = parameter.name
+        if parameter.is_constexpr:
+            signature[name] = "constexpr"
+        elif name.endswith("_ptr"):
+            signature[name] = "*" + case.types.get(name, case.types.get("*", ""))
+        else:
+            signature[name] = "fp32" if name in ("score_scale", "threshold") else "i32"
+        # As at run time for the usual shapes: pointers and strides are multiples of 16.
+        if name.endswith("_ptr") or "_stride_" in name or name in DIVISIBLE:
+            attributes[(position,)] = [["tt.divisibility", 16]]
+    compiled = triton.compile(
+        ASTSource(case.kernel, signature, case.constants, attributes),
+        target=GPUTarget("cuda", capability, 32),
+        options={"num_warps": case.num_warps, "num_stages": case.num_stages},
+    )
+    return _resources(case.name, capability, compiled.asm["cubin"], int(compiled.metadata.shared))
+
+
+def _resources(name: str, capability: int, cubin: bytes, shared_bytes: int) -> Resources:
+    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(cubin)
+        usage = _output([str(tools / "cuobjdump"), "--dump-resource-usage", str(path)])
+        listing = _output([str(tools / "nvdisasm"), "-c", str(path)])
+    counts = {name: len(re.findall(rf"\b{re.escape(name)}\b", listing)) for name in COUNTED}
+    registers, stack = (int(re.search(rf"{field}:(\d+)", usage).group(1)) for field in ("REG", "STACK"))
+    return Resources(name, capability, registers, stack, shared_bytes, counts)
+
+
+def _output(command: list[str]) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print one JSON line per configuration; exit 1 when any of them spilled."""
+    parser = argparse.ArgumentParser(
+        prog="python -m topsieve_kernels.ahead_of_time", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--capability", type=int, choices=CAPABILITIES, action="append", help="default: both")
+    parser.add_argument("--case", help="only configurations whose name contains this")
+    parser.add_argument("--all", action="store_true", help="every configuration, not only one per kernel")
+    options = parser.parse_args(arguments)
+    spilled = False
+    for case in cases():
+        wanted = options.case in case.name if options.case else options.all or case.core
+        if not wanted:
+            continue
+        for capability in options.capability or CAPABILITIES:
+            found = compile_case(case, capability)
+            spilled = spilled or found.spilled
+            line = asdict(found) | {
+                "spilled": found.spilled,
+                "matrix": case.matrix,
+                "limit": SHARED_LIMIT_BYTES[capability],
+            }
+            print(json.dumps(line), flush=True)
+    return int(spilled)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

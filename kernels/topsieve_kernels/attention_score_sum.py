@@ -1,0 +1,139 @@
+"""Column sums of attention from the queries, the keys and each row's log-sum-exp: the second of two passes.
+
+    sum[b, k, n] = sum over the query heads h of key-value head k, and rows m, of exp(scale q[b,h,m].k[b,k,n] - lse[b,h,m])
+
+Each program owns one tile of keys and walks every query tile of every head in its group, so the key tile is read once,
+each sum has one owner and one fixed order of additions: no atomics, bitwise reproducible. The scores are formed keys by
+queries, so that a sum over queries stays inside a thread's own registers as far as the matrix layout allows.
+"""
+
+import torch
+
+from topsieve_kernels.backend import LOG2_E, ceil_div, jit, next_power_of_2, rows_last, tl
+
+
+@jit
+def score_sum_kernel(
+    query_ptr,
+    key_ptr,
+    lse_ptr,
+    key_valid_ptr,
+    sum_ptr,
+    query_stride_b,
+    query_stride_h,
+    query_stride_m,
+    key_stride_b,
+    key_stride_h,
+    key_stride_n,
+    query_rows,
+    key_rows,
+    output_heads,
+    key_heads,
+    score_scale,
+    HEADS_PER_OUTPUT: tl.constexpr,
+    OUTPUTS_PER_KEY_HEAD: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    HAS_KEY_VALID: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    batch = (tl.program_id(1) // output_heads).to(tl.int64)
+    output_head = tl.program_id(1) % output_heads
+    key_head = output_head // OUTPUTS_PER_KEY_HEAD
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    d = tl.arange(0, BLOCK_D)
+    key_here = n < key_rows
+    key = tl.load(
+        key_ptr + batch * key_stride_b + key_head * key_stride_h + n[:, None] * key_stride_n + d[None, :],
+        mask=key_here[:, None] & (d[None, :] < HEAD_DIM),
+        other=0.0,
+    )
+    first_row = 0
+    if CAUSAL:
+        # Row m sees key n from m = n - (key_rows - query_rows) on: earlier tiles add nothing.
+        first_row = tl.maximum(tl.program_id(0) * BLOCK_N - (key_rows - query_rows), 0) // BLOCK_M * BLOCK_M
+    total = tl.zeros([BLOCK_N], tl.float32)
+    for member in range(HEADS_PER_OUTPUT):
+        head = output_head * HEADS_PER_OUTPUT + member
+        query_base = query_ptr + batch * query_stride_b + head * query_stride_h
+        lse_base = lse_ptr + (batch * (output_heads * HEADS_PER_OUTPUT) + head) * query_rows
+        for start in range(first_row, query_rows, BLOCK_M):
+            m = start + tl.arange(0, BLOCK_M)
+            query = tl.load(
+                query_base + m[None, :] * query_stride_m + d[:, None],
+                mask=(m[None, :] < query_rows) & (d[:, None] < HEAD_DIM),
+                other=0.0,
+            )
+            lse = tl.load(lse_base + m, mask=m < query_rows, other=float("inf")) * 1.4426950408889634
+            # A row without an allowed key has minus infinity; it must add 0, not infinity.
+            lse = tl.where(lse == float("-inf"), float("inf"), lse)
+            score = tl.dot(key, query, input_precision="ieee") * score_scale
+            weight = tl.exp2(score - lse[None, :])
+            if CAUSAL:
+                weight = tl.where(n[:, None] <= m[None, :] + (key_rows - query_rows), weight, 0.0)
+            total += tl.sum(weight, axis=1)
+    if HAS_KEY_VALID:
+        valid = tl.load(key_valid_ptr + batch * key_rows + n, mask=key_here, other=0)
+        total = tl.where(valid != 0, total, 0.0)
+    tl.store(sum_ptr + (batch * output_heads + output_head) * key_rows + n, total, mask=key_here)
+
+
+def score_sum_blocks(head_dim: int, dtype: torch.dtype) -> dict[str, int]:
+    """Tile sizes, warps and stages that compile without spills for sm_80 and sm_90."""
+    if dtype == torch.float32:
+        return {"BLOCK_M": 32, "BLOCK_N": 64, "num_warps": 4, "num_stages": 2}
+    if head_dim <= 128:
+        return {"BLOCK_M": 64, "BLOCK_N": 128, "num_warps": 8, "num_stages": 2}
+    return {"BLOCK_M": 32, "BLOCK_N": 64, "num_warps": 4, "num_stages": 2}
+
+
+def score_sum(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    log_sum_exp: torch.Tensor,
+    *,
+    scale: float,
+    causal: bool = False,
+    key_valid: torch.Tensor | None = None,
+    per_query_head: bool = False,
+    blocks: dict[str, int] | None = None,
+) -> torch.Tensor:
+    """Launch the pass.
+
+    query : [B, Hq, M, D]; key : [B, Hk, N, D]; log_sum_exp : float32 [B, Hq, M], natural logarithm over the allowed keys,
+    minus infinity for a row that has none. key_valid : bool [B, N] or None. Causal: key n is allowed for row m when
+    n <= m + N - M.
+    Returns float32 [B, Hk, N], or [B, Hq, N] with `per_query_head`.
+    """
+    query, key = rows_last(query), rows_last(key)
+    batch, query_heads, query_rows, head_dim = query.shape
+    key_heads, key_rows = key.shape[1], key.shape[2]
+    group = query_heads // key_heads
+    output_heads = query_heads if per_query_head else key_heads
+    total = query.new_empty((batch, output_heads, key_rows), dtype=torch.float32)
+    blocks = blocks or score_sum_blocks(head_dim, query.dtype)
+    valid = total if key_valid is None else key_valid.to(torch.int8).contiguous()
+    score_sum_kernel[(ceil_div(key_rows, blocks["BLOCK_N"]), batch * output_heads)](
+        query,
+        key,
+        log_sum_exp.contiguous(),
+        valid,
+        total,
+        *query.stride()[:3],
+        *key.stride()[:3],
+        query_rows,
+        key_rows,
+        output_heads,
+        key_heads,
+        scale * LOG2_E,
+        HEADS_PER_OUTPUT=1 if per_query_head else group,
+        OUTPUTS_PER_KEY_HEAD=group if per_query_head else 1,
+        HEAD_DIM=head_dim,
+        CAUSAL=causal,
+        HAS_KEY_VALID=key_valid is not None,
+        BLOCK_D=max(next_power_of_2(head_dim), 16),
+        **blocks,
+    )
+    return total

@@ -1,0 +1,90 @@
+"""Which code runs a kernel: Triton on a GPU, plain torch everywhere else; chosen from where the operands are.
+
+Triton's interpreter (`TRITON_INTERPRET=1`, set before this package is imported) lets the Triton code run on CPU tensors
+on request; its bfloat16 arithmetic is wrong in every version, so bfloat16 is refused there.
+"""
+
+import os
+from typing import Any, Literal
+
+import torch
+
+try:
+    import triton
+    import triton.language as tl
+
+    HAS_TRITON = True
+    INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
+except ImportError:
+    HAS_TRITON = INTERPRETED = False
+
+    class tl:  # type: ignore[no-redef]  # noqa: N801
+        """Enough of the language for kernel signatures to be read; kernels cannot be launched."""
+
+        constexpr = None
+
+
+Backend = Literal["auto", "torch", "triton"]
+LOG2_E = 1.4426950408889634
+SPLIT_TARGET_MULTIPROCESSORS = 132
+
+
+def jit(function: Any) -> Any:
+    """`triton.jit`, or the function itself where Triton is not installed."""
+    return triton.jit(function) if HAS_TRITON else function
+
+
+def choose(backend: Backend, *operands: torch.Tensor, bfloat16_arithmetic: bool = True) -> Literal["torch", "triton"]:
+    """The backend that runs: `auto` is Triton when every operand is on a CUDA device, else torch.
+
+    `bfloat16_arithmetic` is False for kernels that only move bfloat16 or convert it first, which the interpreter may do.
+
+    Raises
+    ------
+    ValueError
+        an unknown name, operands on different devices, or Triton asked for where it cannot run.
+    """
+    if backend not in ("auto", "torch", "triton"):
+        raise ValueError(f"backend: got {backend!r}, allowed: 'auto', 'torch', 'triton'")
+    devices = {str(operand.device) for operand in operands}
+    if len(devices) > 1:
+        raise ValueError(f"operands: on devices {sorted(devices)}, allowed: one device")
+    on_gpu = operands[0].is_cuda
+    if backend == "auto":
+        return "triton" if on_gpu and HAS_TRITON else "torch"
+    if backend == "triton":
+        if not HAS_TRITON:
+            raise ValueError("backend: 'triton' is not installed; allowed: 'auto', 'torch'")
+        if not on_gpu and not INTERPRETED:
+            raise ValueError("backend: 'triton' needs CUDA tensors, or TRITON_INTERPRET=1 set before the import")
+        if INTERPRETED and bfloat16_arithmetic and any(operand.dtype == torch.bfloat16 for operand in operands):
+            raise ValueError("dtype: bfloat16 is wrong in Triton's interpreter; allowed there: float16, float32")
+    return backend
+
+
+def ceil_div(numerator: int, denominator: int) -> int:
+    """Quotient rounded up."""
+    return -(-numerator // denominator)
+
+
+def next_power_of_2(value: int) -> int:
+    """Smallest power of two that is at least `value` (at least 1)."""
+    return 1 << max(value - 1, 0).bit_length()
+
+
+def multiprocessors(operand: torch.Tensor) -> int:
+    """Multiprocessors of the operand's GPU; a fixed count elsewhere, so that results do not depend on the host."""
+    if operand.is_cuda:
+        return torch.cuda.get_device_properties(operand.device).multi_processor_count
+    return SPLIT_TARGET_MULTIPROCESSORS
+
+
+def rows_last(operand: torch.Tensor) -> torch.Tensor:
+    """The operand with unit stride in its last axis: itself where that holds."""
+    return operand if operand.stride(-1) == 1 else operand.contiguous()
+
+
+def require(condition: bool, field: str, value: object, allowed: str) -> None:
+    """Raise a one-line ValueError that names the field, its value and what is allowed, unless `condition`."""
+    if not condition:
+        raise ValueError(f"{field}: got {value}, allowed: {allowed}")
