@@ -9,6 +9,7 @@ the wanted rank (proportion-from-3: Martínez, Panario and Viola, "Adaptive samp
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
 
 # Galois form of x^16 + x^14 + x^13 + x^11 + 1, shifted right; its period is 65535.
@@ -26,12 +27,20 @@ SAMPLES = 3
 OFFERS_LIMIT = 1 << (CHANCE_BITS + 2)
 
 
-@njit(cache=True)
-def lfsr_next(state: int) -> int:
-    """The LFSR's state one row later; `state` is 1 to 0xFFFF."""
+def _steps(state: int) -> int:
     for _ in range(LFSR_STEPS):
         state = (state >> 1) ^ (LFSR_POLYNOMIAL if state & 1 else 0)
     return state
+
+
+# The bits that `LFSR_STEPS` steps shift out, and what they feed back: one look-up instead of so many steps.
+_FED_BACK = np.array([_steps(low) for low in range(1 << LFSR_STEPS)], np.int64)
+
+
+@njit(cache=True)
+def lfsr_next(state: int) -> int:
+    """The LFSR's state one row later; `state` is 1 to 0xFFFF."""
+    return (state >> LFSR_STEPS) ^ int(_FED_BACK[state & ((1 << LFSR_STEPS) - 1)])
 
 
 @njit(cache=True)
@@ -40,12 +49,10 @@ def sample_slot(state: int, offers: int) -> int:
     if offers < SAMPLES:
         return offers
     chance = state >> CHANCE_SHIFT
-    power = 4
     bit = 1
-    for _ in range(CHANCE_BITS):
-        if offers >= power and chance & bit:
+    while bit < 1 << CHANCE_BITS and offers >= 4 * bit:
+        if chance & bit:
             return -1
-        power <<= 1
         bit <<= 1
     slot = state >> SLOT_SHIFT & 3
     return 1 if slot == 3 else slot

@@ -29,22 +29,33 @@ SELECTOR_CODES = {"quick": QUICK, "radix": RADIX, "bitonic": BITONIC}
 
 @njit(cache=True)
 def _offer(
-    samples: NDArray[np.int64], offers: int, state: int, row: NDArray[np.int64], pivot: int, side: int, lanes: int
+    samples: NDArray[np.int64],
+    offers: int,
+    state: int,
+    values: NDArray[np.int64],
+    begin: int,
+    end: int,
+    pivot: int,
+    side: int,
+    lanes: int,
 ) -> int:
-    """Offer one element of `row` on `side` (1 above the pivot, -1 below, 0 all) to the samples; returns the offers."""
+    """Offer an element of the row `values[begin:end]` on `side` of the pivot (1 above, -1 below, 0 all).
+
+    Returns the offers so far.
+    """
     slot = sample_slot(state, offers)
     if slot >= 0:
-        start = state & (lanes - 1)
+        start = begin + (state & (lanes - 1))
         chosen = -1
-        for lane in range(row.size):
-            value = row[lane]
+        for i in range(begin, end):
+            value = values[i]
             if (side > 0 and value > pivot) or (side < 0 and value < pivot) or side == 0:
-                if lane >= start:
-                    chosen = lane
+                if i >= start:
+                    chosen = i
                     break
                 if chosen < 0:
-                    chosen = lane
-        samples[slot] = row[chosen]
+                    chosen = i
+        samples[slot] = values[chosen]
     return min(offers + 1, OFFERS_LIMIT)
 
 
@@ -75,7 +86,9 @@ def quick_select(
     cycles, k-th largest, tie quota (how many equal to it are kept), rounds.
     """
     n = scores.size
-    current = scores.copy()
+    # One slot more than elements: a partition's discarded store may touch it.
+    current = np.empty(n + 1, np.int64)
+    current[:n] = scores
     above = np.empty(n + 1, np.int64)
     below = np.empty(n + 1, np.int64)
     row_limit = n // lanes + 2
@@ -89,7 +102,7 @@ def quick_select(
     state = seed
     offers = 0
     for begin in range(0, n, lanes):
-        offers = _offer(samples, offers, state, current[begin : min(begin + lanes, n)], 0, 0, lanes)
+        offers = _offer(samples, offers, state, current, begin, min(begin + lanes, n), 0, 0, lanes)
         state = lfsr_next(state)
 
     decide = quick_decide(lanes)
@@ -120,16 +133,15 @@ def quick_select(
                 first = issue
             greater_before = greater
             less_before = less
-            for i in range(begin, end):
-                value = current[i]
-                above[greater] = value
-                below[less] = value
+            for value in current[begin:end]:
+                above[np.uint64(greater)] = value
+                below[np.uint64(less)] = value
                 greater += value > pivot
                 less += value < pivot
             if greater > greater_before:
-                offers_above = _offer(samples_above, offers_above, state, current[begin:end], pivot, 1, lanes)
+                offers_above = _offer(samples_above, offers_above, state, current, begin, end, pivot, 1, lanes)
             if less > less_before:
-                offers_below = _offer(samples_below, offers_below, state, current[begin:end], pivot, -1, lanes)
+                offers_below = _offer(samples_below, offers_below, state, current, begin, end, pivot, -1, lanes)
             state = lfsr_next(state)
             fill_above += greater - greater_before
             emitted_above = fill_above > lanes
@@ -167,13 +179,6 @@ def quick_select(
             size = less
         else:
             return start, pivot, target - greater, count
-        # A partition array was sized for all n elements plus the slot that a discarded store may touch.
-        if current.size == n:
-            current = np.append(current, 0)
-        if above.size == n:
-            above = np.empty(n + 1, np.int64)
-        if below.size == n:
-            below = np.empty(n + 1, np.int64)
 
     # One row is left: it stays in the row register and later rounds only narrow the mask of its live lanes.
     row_values = current[:size].copy()
