@@ -9,7 +9,15 @@ from amaranth import unsigned
 from rtl.harness import tool_or_skip
 from rtl.harness.pipeline_unit import PipelineUnit
 from topsieve_rtl.stream import Fifo, Storage
-from topsieve_rtl.synthesis import Target, place_and_route, report_unit, resource_table, synthesise, write_resources
+from topsieve_rtl.synthesis import (
+    Build,
+    Target,
+    place_and_route,
+    report_unit,
+    resource_table,
+    synthesise,
+    write_resources,
+)
 from topsieve_rtl.tools import ToolError, executable
 from topsieve_rtl.verilog.convert import rtlil_text, verilog_text
 from topsieve_sim.arch import load_config
@@ -83,5 +91,8 @@ def test_a_refused_design_shows_what_the_tool_said():
 @pytest.mark.full
 def test_the_resource_page_has_a_row_per_family(tmp_path):
     page = tmp_path / "resources.md"
-    write_resources(page, [PipelineUnit()], ["tiny"])
-    assert page.read_text().count("| affine | tiny | ") == len(Target)
+    overrides = ("softmax.lanes=3",)
+    write_resources(page, [Build(PipelineUnit(), "tiny"), Build(PipelineUnit(), "tiny", overrides, (Target.ICE40,))])
+    text = page.read_text()
+    assert text.count("| affine | tiny | ") == len(Target)
+    assert text.count("| affine | tiny, softmax.lanes=3 | Lattice iCE40 | ") == 1

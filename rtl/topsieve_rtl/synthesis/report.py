@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from topsieve_rtl.synthesis.place import DEVICE_TITLE, Timing, place_and_route
@@ -85,26 +85,33 @@ def resource_table(reports: Sequence[Report]) -> str:
     return "\n".join(rows)
 
 
+@dataclass(frozen=True)
+class Build:
+    """What to measure for the resource page: a unit on a preset, with overrides, on some families."""
+
+    unit: str | Unit
+    preset: str
+    overrides: tuple[str, ...] = ()
+    targets: tuple[Target, ...] = tuple(Target)
+    place: bool = True
+
+
 def write_resources(
-    path: str | Path,
-    units: Sequence[str | Unit],
-    presets: Sequence[str],
-    *,
-    progress: Callable[[str], None] | None = None,
+    path: str | Path, builds: Sequence[Build], *, progress: Callable[[str], None] | None = None
 ) -> None:
-    """Write the resource page for every unit and preset on every family.
+    """Write the resource page.
 
     Raises
     ------
     InputError
         unknown unit or preset, or a path that cannot be written.
     """
-    reports = [
-        report
-        for unit in units
-        for preset in presets
-        for report in report_unit(unit, load_config(preset), tuple(Target), progress=progress)
-    ]
+    reports = []
+    for build in builds:
+        config = load_config(build.preset, build.overrides)
+        label = ", ".join((build.preset, *build.overrides))
+        for report in report_unit(build.unit, config, build.targets, place=build.place, progress=progress):
+            reports.append(replace(report, config_name=label))
     text = f"""# FPGA resources
 
 Written by `make resources`. Rows with an Fmax are placed and routed on an {DEVICE_TITLE}, out of context (ports stay
