@@ -65,10 +65,12 @@ def test_stated_throughput(op: Op, unit: str, busy: int) -> None:
     assert found["cycles"] >= busy
 
 
-def test_gather_is_memory_only() -> None:
-    found = only(Gather(layer=0, rows=100, width=64, bits=8))
+def test_gather_is_memory_only_where_the_hidden_states_are_the_machines() -> None:
+    whole = load_config("spatten", ["fully_connected=true"])
+    found = only(Gather(layer=0, rows=100, width=64, bits=8), whole)
     assert found == {"cycles": 50 + 13 + 1, "memory": 13}  # 6400 bytes at 512 a cycle
-    report = simulate(Trace((Gather(layer=0, rows=3, width=5, bits=3),)), SPATTEN)
+    assert only(Gather(layer=0, rows=100, width=64, bits=8)) == {"cycles": 0}
+    report = simulate(Trace((Gather(layer=0, rows=3, width=5, bits=3),)), whole)
     assert report.dram_bytes[Traffic.VECTOR_READ] == report.dram_bytes[Traffic.VECTOR_WRITE] == 3 * 2
 
 

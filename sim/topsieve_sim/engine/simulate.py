@@ -13,7 +13,7 @@ from topsieve_sim.engine.attention import Assumptions, Decisions, Memo, attentio
 from topsieve_sim.engine.ledger import Cost, Ledger
 from topsieve_sim.engine.program import AttentionWork, Program, prepare
 from topsieve_sim.engine.selection import Selections, drawn_selections, quantised_scores, selections
-from topsieve_sim.engine.singles import HOST_KINDS, at_operation, single_cost
+from topsieve_sim.engine.singles import HOST_KINDS, LINEAR_KINDS, at_operation, single_cost
 from topsieve_sim.report import Report, Timing
 from topsieve_sim.trace import Op, Trace
 from topsieve_sim.trace.groups import SingleOp
@@ -98,7 +98,7 @@ class _Run:
             elif unit.op.kind in HOST_KINDS and not self.config.fully_connected:
                 self.on_host.add(unit.op.kind)
             else:
-                self.on_arrays |= unit.op.kind in HOST_KINDS
+                self.on_arrays |= unit.op.kind in LINEAR_KINDS
                 if not isinstance(unit.op, TopK):
                     self.stated.add(unit.op.kind)
                 with at_operation(unit.index, unit.op):

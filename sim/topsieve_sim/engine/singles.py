@@ -32,7 +32,9 @@ from topsieve_sim.trace.ops import (
     TopK,
 )
 
-HOST_KINDS = frozenset({Projection.kind, FeedForward.kind})
+LINEAR_KINDS = frozenset({Projection.kind, FeedForward.kind})
+# Hidden states stay with whoever computes the linear maps, and so does the compaction of their rows.
+HOST_KINDS = LINEAR_KINDS | {Gather.kind}
 
 
 @contextmanager
@@ -49,8 +51,8 @@ def at_operation(index: int, op: Op) -> Iterator[None]:
 def single_cost(op: Op, config: AcceleratorConfig, selection_cycles: int = 0) -> Cost:
     """Cost of an operation outside every attention group.
 
-    `selection_cycles` is for a `TopK`: those of all its repeats, the last one's flush included. `Projection` and `FeedForward` are priced
-    as on the arrays (`config.fully_connected`).
+    `selection_cycles` is for a `TopK`: those of all its repeats, the last one's flush included. `Projection`, `FeedForward`
+    and `Gather` are priced as with `config.fully_connected`.
 
     Raises
     ------
