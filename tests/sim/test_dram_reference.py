@@ -38,7 +38,7 @@ def test_kernel_equals_reference(data) -> None:
 
 
 @pytest.mark.full
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(data=st.data())
 def test_kernel_equals_reference_on_many_traces(data) -> None:
     config = data.draw(memories())
