@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The AXI4-Stream wrapper: bytes in, bytes out, under stalls on both sides."""
 
 from __future__ import annotations

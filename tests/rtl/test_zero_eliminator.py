@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The zero eliminator's RTL against its stepped model, at any width and for any payload."""
 
 from __future__ import annotations

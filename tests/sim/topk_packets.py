@@ -100,7 +100,8 @@ def shapes(
             kind=draw(st.sampled_from(kinds)),
             lanes=lanes,
             load_lanes=lanes >> draw(st.integers(0, lanes.bit_length() - 1)),
-            score_bits=draw(st.integers(1, 14)),
+            # 32 bits is an importance sum.
+            score_bits=draw(st.integers(1, 14) | st.just(32)),
             capacity=draw(st.integers(2, min(10 * lanes, 200))) if lanes > 1 else draw(st.integers(2, 30)),
             banks=draw(st.integers(1, 2)),
             radix_bits=draw(st.integers(1, max_radix_bits)),
