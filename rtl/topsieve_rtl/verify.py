@@ -71,12 +71,15 @@ def verify(
     Raises
     ------
     InputError
-        unknown unit or engine, or `cases` under 1.
+        unknown unit or engine, `cases` under 1, or a negative seed or case number.
     MissingToolError
         a tool of the engine is missing.
     """
     if cases < 1:
         raise InputError("too few cases", field="cases", value=cases, allowed=">= 1")
+    for name, value in (("seed", seed), ("first_case", first_case)):
+        if value < 0:
+            raise InputError("negative", field=name, value=value, allowed=">= 0")
     if engine not in set(Engine):
         raise InputError("unknown engine", field="engine", value=engine, allowed=", ".join(Engine))
     engine = Engine(engine)

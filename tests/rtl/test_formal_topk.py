@@ -101,7 +101,7 @@ def test_a_radix_engine_keeps_what_the_definition_keeps():
 @pytest.mark.full
 @pytest.mark.parametrize("kind", SelectorKind)
 def test_every_engine_keeps_what_the_definition_keeps_under_stalls(kind):
-    prove(TopKProof(kind, stalls=True), depth=26, mode=Mode.BOUNDED)
+    prove(TopKProof(kind, stalls=True), depth=24, mode=Mode.BOUNDED)
 
 
 @pytest.mark.parametrize(

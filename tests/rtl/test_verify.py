@@ -63,6 +63,7 @@ def test_a_planted_error_is_found_and_can_be_replayed_alone(wrong, tmp_path):
     [
         ({"cases": 0}, "cases: too few cases .got 0.; allowed: >= 1"),
         ({"engine": "vcs"}, "engine: unknown engine"),
+        ({"seed": -1}, "seed: negative .got -1.; allowed: >= 0"),
     ],
 )
 def test_wrong_requests_are_one_line(arguments, message):

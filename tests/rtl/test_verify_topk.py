@@ -15,6 +15,7 @@ from topsieve_rtl.units import find_unit, unit_names
 from topsieve_rtl.verify import verify
 from topsieve_rtl.verilog.package import emit_unit
 from topsieve_sim.arch import SelectorKind, load_config
+from topsieve_sim.errors import InputError
 from topsieve_sim.golden.topk import PacketStatus
 
 
@@ -72,12 +73,17 @@ def test_drawn_cases_hold_every_status_and_every_extreme(preset):
 def test_the_emitted_engine_passes_its_own_testbench(tmp_path):
     compiler, simulator = (tool_or_skip(lambda name=name: executable(name)) for name in ("iverilog", "vvp"))
     machine = config("tiny", SelectorKind.RADIX)
-    package = emit_unit("topk", machine, tmp_path, command_line="topsieve verilog --unit topk --preset tiny --out DIR")
+    package = emit_unit("topk", machine, tmp_path, command_line="topsieve verilog topk")
     command = [compiler, "-g2005", "-s", f"{package.top}_tb", "-o", "bench.vvp"]
     subprocess.run([*command, f"{package.top}.v", f"{package.top}_tb.v"], cwd=tmp_path, check=True)
     done = subprocess.run([simulator, "bench.vvp"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert done.stdout.startswith("PASS: 20 cases, ")
+
+
+def test_a_machine_that_cannot_be_built_is_one_line():
+    with pytest.raises(InputError, match="tiny: the unit topk cannot be built: lanes must be a power of two"):
+        verify("topk", load_config("tiny", ["topk.parallelism=6"]))
 
 
 def test_the_unit_is_known():

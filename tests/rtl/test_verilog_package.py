@@ -26,7 +26,7 @@ from topsieve_sim.arch import load_config
 from topsieve_sim.errors import InputError
 
 TINY = load_config("tiny")
-COMMAND = "topsieve verilog --unit affine --preset tiny --out DIR"
+COMMAND = "topsieve verilog affine --accelerator tiny"
 TOP = "topsieve_affine_tiny"
 
 

@@ -13,6 +13,7 @@ from amaranth.lib import wiring
 from topsieve_rtl.cosim import Case, Channel, Design
 from topsieve_rtl.cosim.design import View
 from topsieve_sim.arch import AcceleratorConfig
+from topsieve_sim.errors import InputError
 
 
 class Unit(ABC):
@@ -51,8 +52,18 @@ class Unit(ABC):
         return {}
 
     def design(self, config: AcceleratorConfig) -> Design:
-        """A new instance, named for `config`."""
-        return Design(self.component(config), self.top_name(config), self.views(config))
+        """A new instance, named for `config`.
+
+        Raises
+        ------
+        InputError
+            the unit cannot be built with the values of `config`.
+        """
+        try:
+            component = self.component(config)
+        except ValueError as error:
+            raise InputError(f"the unit {self.name} cannot be built: {error}", source=config.name) from error
+        return Design(component, self.top_name(config), self.views(config))
 
     def top_name(self, config: AcceleratorConfig) -> str:
         """Name of the Verilog module and prefix of every module and file of the package."""

@@ -57,10 +57,12 @@ def emit_unit(
     Raises
     ------
     InputError
-        unknown unit, `cases` under 1 or a folder that cannot be written.
+        unknown unit, `cases` under 1, a negative seed or a folder that cannot be written.
     """
     if cases < 1:
         raise InputError("too few cases", field="cases", value=cases, allowed=">= 1")
+    if seed < 0:
+        raise InputError("negative", field="seed", value=seed, allowed=">= 0")
     chosen = find_unit(unit) if isinstance(unit, str) else unit
     design = chosen.design(config)
     top = design.name
