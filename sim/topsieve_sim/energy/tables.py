@@ -6,14 +6,14 @@ The tables are the YAML files in `topsieve_sim/energy/tables`; a further technol
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib.resources import files
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from topsieve_sim.arch.load import validated
 from topsieve_sim.errors import InputError
+from topsieve_sim.fields import PresetFolder
+
+_TABLES = PresetFolder("topsieve_sim.energy", "tables", "technology")
 
 # What every table must hold: primitive -> actions.
 REQUIRED: dict[str, tuple[str, ...]] = {
@@ -79,8 +79,7 @@ class TechnologyTable(BaseModel):
 
 def technology_names() -> tuple[str, ...]:
     """Names of the shipped technologies, sorted."""
-    folder = files("topsieve_sim.energy") / "tables"
-    return tuple(sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml")))
+    return _TABLES.names()
 
 
 @lru_cache(maxsize=8)
@@ -94,5 +93,4 @@ def load_technology(name: str) -> TechnologyTable:
     """
     if name not in technology_names():
         raise InputError("unknown technology", field="technology", value=name, allowed=", ".join(technology_names()))
-    resource = files("topsieve_sim.energy") / "tables" / f"{name}.yaml"
-    return validated(TechnologyTable, yaml.safe_load(resource.read_text(encoding="utf-8")), f"technology {name}")
+    return _TABLES.load(TechnologyTable, name)

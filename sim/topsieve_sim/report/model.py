@@ -12,8 +12,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from topsieve_sim.arch import AcceleratorConfig
-from topsieve_sim.arch.load import validated
 from topsieve_sim.errors import InputError
+from topsieve_sim.fields import validated
 from topsieve_sim.files import written_whole
 
 
