@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from amaranth import unsigned
+from amaranth import Module, unsigned
 
-from rtl.harness import tool_or_skip
+from rtl.harness import engine_or_skip, tool_or_skip
 from rtl.harness.pipeline_unit import PipelineUnit
-from topsieve_rtl.cosim import Case, Channel, Design, only_valid_lanes
-from topsieve_rtl.stream import Beat, Element, Fifo
+from topsieve_rtl.cosim import Case, Channel, Design, Engine, only_valid_lanes, run
+from topsieve_rtl.stream import Beat, CreditPipeline, Datapath, Element, Fifo
 from topsieve_rtl.tools import executable, package_folder
 from topsieve_rtl.verilog.convert import rtlil_text
 from topsieve_rtl.verilog.package import emit_unit, name_map
@@ -155,6 +155,30 @@ def test_the_testbench_ignores_bits_that_may_hold_anything(tmp_path):
         (tmp_path / "unit_vectors.hex").write_text(vectors)
         (tmp_path / "unit_tb.v").write_text(bench_text(design, "", "unit_vectors.hex", vectors.count("\n"), 1))
         assert simulate(tmp_path, "unit").returncode == code
+
+
+class ThreeWay(Datapath):
+    """One of three functions, by a parallel multiplexer."""
+
+    def __init__(self):
+        super().__init__(unsigned(4), unsigned(4), 0)
+
+    def elaborate(self, platform):
+        m = Module()
+        with m.Switch(self.i[:2]):
+            for case, value in enumerate((1, self.i, ~self.i)):
+                with m.Case(case):
+                    m.d.comb += self.o.eq(value)
+        return m
+
+
+def test_icarus_reads_multiplexers_of_many_inputs():
+    engine = engine_or_skip(Engine.ICARUS)
+    design = Design(CreditPipeline(ThreeWay(), 2), "three_way")
+    assert "function" in design.verilog
+    beats = list(range(16))
+    (log,) = run(design, [Case.through(beats, [0] * 16, [], 16)], engine)
+    assert log.channels["o"].beats == [(1, beat, ~beat & 15, 0)[beat & 3] for beat in beats]
 
 
 @pytest.mark.parametrize("name", ["", "Unit", "two__words", "a-b"])

@@ -42,7 +42,12 @@ def rtlil_text(component: wiring.Component, name: str) -> str:
 
 def verilog_text(rtlil: str) -> str:
     """Verilog-2001 of an RTLIL text, one module per instance, without attributes and source locations."""
-    return _yosys(rtlil, *_CLEAN, "write_verilog -noattr -norename")
+    text = _yosys(rtlil, *_CLEAN, "write_verilog -noattr -norename")
+    # Multiplexers of three and more inputs become functions whose names start with a dollar sign; Icarus Verilog takes
+    # those for system functions.
+    for function in set(re.findall(r"^  function .*\\(\$\S+) ;$", text, re.MULTILINE)):
+        text = text.replace(f"\\{function} ", f"\\select{function} ")
+    return text
 
 
 def cxxrtl_text(rtlil: str) -> str:
