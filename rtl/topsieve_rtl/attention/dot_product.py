@@ -37,6 +37,10 @@ class DotProductArray(wiring.Component):
     words : In, operand words of a beat, at least 1; changed only while the array is empty.
     multiplier, shift : In, the score factor; changed only while the array is empty.
 
+    Attributes
+    ----------
+    overflow : a queue inside is written while full or read while empty; never, because of the credits. For proofs.
+
     Raises
     ------
     ValueError
@@ -48,6 +52,7 @@ class DotProductArray(wiring.Component):
             raise ValueError(f"row_bits must be at least 1, got {row_bits}")
         self.config = config
         self.row_bits = row_bits
+        self.overflow = Signal()
         self.geometry = WordGeometry(config.dot_product, config.softmax.lanes, config.max_head_dim)
         super().__init__(
             {
@@ -122,6 +127,7 @@ class DotProductArray(wiring.Component):
             bias = pending.o.payload.bias[lane].as_signed()
             m.d.comb += scores[lane].eq(saturate_signed(score + bias, formats.score_bits))
         m.d.comb += [
+            self.overflow.eq((start & ~pending.i.ready) | (finished & ~(pending.o.valid & fifo.i.ready))),
             fifo.i.valid.eq(finished),
             pending.o.ready.eq(finished),
             fifo.i.payload.count.eq(pending.o.payload.count),

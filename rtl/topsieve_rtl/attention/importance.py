@@ -55,6 +55,10 @@ class ImportanceAccumulators(wiring.Component):
     i : In(stream.Signature(ImportanceBeat))
     o : Out(stream.Signature(ImportanceWord))
 
+    Attributes
+    ----------
+    overflow : the output FIFO is written while full, or an addition meets a readout; never. For proofs.
+
     Raises
     ------
     ValueError
@@ -70,6 +74,7 @@ class ImportanceAccumulators(wiring.Component):
         self.lanes = lanes
         self.bits = bits
         self.latencies = latencies
+        self.overflow = Signal()
         super().__init__(
             {
                 "i": In(stream.Signature(ImportanceBeat(operand, operands, words))),
@@ -124,6 +129,7 @@ class ImportanceAccumulators(wiring.Component):
         m.d.comb += word.eq(Mux(emit, address, add_word))
         current = self._update(m, word, adds, emit & clears, amounts)
         m.d.comb += [
+            self.overflow.eq((fifo.i.valid & ~fifo.i.ready) | (adds & emit)),
             fifo.i.valid.eq(registered(m, emit, "emitted")),
             fifo.i.payload.last.eq(registered(m, last, "emitted_last")),
         ]

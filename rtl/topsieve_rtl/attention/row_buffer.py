@@ -17,11 +17,16 @@ class RowBuffer(wiring.Component):
     write, word_in : In, the oldest reserved place that is not written yet.
     read : In(1), read the oldest beat and free it; it is on `word_out` in the next cycle. Written a cycle ago or more.
     skip : In, beats to free unread; only without `read`.
+
+    Attributes
+    ----------
+    overflow : a place is reserved without room, written unreserved, or read or freed unwritten. For proofs.
     """
 
     def __init__(self, bits: int, depth: int) -> None:
         self.bits = bits
         self.depth = depth
+        self.overflow = Signal()
         super().__init__(
             {
                 "room": Out(1),
@@ -50,6 +55,11 @@ class RowBuffer(wiring.Component):
             used.eq(used + self.reserve - freed),
             head.eq(Mux(moved >= depth, moved - depth, moved)),
         ]
+        written = Signal(range(depth + 1))
+        m.d.sync += written.eq(written + self.write - freed)
+        m.d.comb += self.overflow.eq(
+            (self.reserve & ~self.room) | (self.write & (written == used) & ~self.reserve) | (freed > written)
+        )
         writer, reader = words.write_port(), words.read_port()
         with m.If(self.write):
             m.d.sync += tail.eq(Mux(tail == depth - 1, 0, tail + 1))

@@ -45,6 +45,11 @@ class Softmax(wiring.Component):
     decided : Out(1), a row has been decided in the cycle before; a tap that cannot be stalled
     decision : Out(Decision), meaningful with `decided`
 
+    Attributes
+    ----------
+    overflow : a queue or buffer inside is written while full or read while empty; never, because of the credits.
+        For proofs.
+
     Raises
     ------
     ValueError
@@ -56,6 +61,7 @@ class Softmax(wiring.Component):
             raise ValueError(f"row_bits must be at least 1, got {row_bits}")
         self.config = config
         self.row_bits = row_bits
+        self.overflow = Signal()
         self.cycles = attention_latencies(config)
         lanes = config.softmax.lanes
         # A row from its last score to its decision.
@@ -99,7 +105,13 @@ class Softmax(wiring.Component):
         read_rows = self._fill(m, scores, filled)
         freed_rows, summed = self._exponentials(m, scores, exponentials, filled, reading, reciprocal, read_rows)
         self._decide(m, summed, reading, reciprocal, decided)
-        self._normalise(m, exponentials, decided, freed_rows)
+        fifo = self._normalise(m, exponentials, decided, freed_rows)
+        queues = (filled, reading, decided, fifo)
+        m.d.comb += self.overflow.eq(
+            Cat([queue.i.valid & ~queue.i.ready for queue in queues] + [reading.o.ready & ~reading.o.valid]).any()
+            | scores.overflow
+            | exponentials.overflow
+        )
         return m
 
     def _fill(self, m: Module, scores: RowBuffer, filled: Fifo) -> Signal:
@@ -209,8 +221,8 @@ class Softmax(wiring.Component):
             self.decision.dropped.eq(row.dropped),
         ]
 
-    def _normalise(self, m: Module, exponentials: RowBuffer, decided: Fifo, row_freed: Signal) -> None:
-        """Exponentials times reciprocal to the output; a dropped row is freed whole."""
+    def _normalise(self, m: Module, exponentials: RowBuffer, decided: Fifo, row_freed: Signal) -> Fifo:
+        """Exponentials times reciprocal into the output FIFO, which is returned; a dropped row is freed whole."""
         formats, lanes, row = self.config.formats, self.config.softmax.lanes, decided.o.payload
         depth = self.cycles.normalise_depth
         m.submodules.fifo = fifo = Fifo(self.o.payload.shape(), depth)
@@ -242,6 +254,7 @@ class Softmax(wiring.Component):
             exponential = exponentials.word_out.word_select(lane, formats.exponential_bits)
             product = registered(m, exponential * mantissa, f"product_{lane}")
             m.d.comb += fifo.i.payload.lanes[lane].eq(self._probability(product, excess))
+        return fifo
 
     def _probability(self, product: Value, excess: Value) -> Value:
         formats = self.config.formats

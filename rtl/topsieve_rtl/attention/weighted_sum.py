@@ -33,6 +33,10 @@ class WeightedSumArray(wiring.Component):
     o : Out(stream.Signature(OutputRow))
     words : In, operand words of a beat, at least 1; changed only while the array is empty.
 
+    Attributes
+    ----------
+    overflow : a queue inside is written while full or read while empty; never, because of the credits. For proofs.
+
     Raises
     ------
     ValueError
@@ -44,6 +48,7 @@ class WeightedSumArray(wiring.Component):
             raise ValueError(f"row_bits must be at least 1, got {row_bits}")
         self.config = config
         self.row_bits = row_bits
+        self.overflow = Signal()
         self.geometry = WordGeometry(config.weighted_sum, config.softmax.lanes, config.max_head_dim)
         super().__init__(
             {
@@ -91,6 +96,7 @@ class WeightedSumArray(wiring.Component):
             rounded = round_half_up_shift(total, formats.probability_bits)
             m.d.comb += fifo.i.payload.elements[element].eq(saturate_signed(rounded, formats.output_bits))
         m.d.comb += [
+            self.overflow.eq((opens & ~pending.i.ready) | (finished & ~(pending.o.valid & fifo.i.ready))),
             fifo.i.valid.eq(finished),
             fifo.i.payload.row.eq(pending.o.payload),
             pending.o.ready.eq(finished),

@@ -14,7 +14,7 @@ from topsieve_sim.arch import AcceleratorConfig
 
 def draw_row_lengths(config: AcceleratorConfig, generator: np.random.Generator) -> list[int]:
     """Keys of some rows: single keys, single beats, anything, whole capacity."""
-    longest = int(generator.choice([1, config.softmax.lanes, config.capacity]))
+    longest = int(generator.choice([1, min(config.softmax.lanes, config.capacity), config.capacity]))
     lengths = [int(n) for n in generator.integers(1, longest + 1, generator.integers(1, 10))]
     return [config.capacity if generator.random() < 1 / 16 else n for n in lengths]
 
