@@ -17,7 +17,7 @@ import pytest
 from system.command_line import assert_refused, command, environment, topsieve
 from topsieve.compare import method_folder
 
-METHODS = ("dense", *(f"random:seed={seed}" for seed in range(1, 12)))
+METHODS = ("dense", *(f"random:seed={seed}" for seed in range(1, 8)))
 
 
 def arguments(model: Path, text: Path, out: Path) -> list[str]:
