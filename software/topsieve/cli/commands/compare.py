@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override a field of it")
     parser.add_argument("--text", type=Path, metavar="FILE", help="paragraphs in UTF-8 (default: Python's reference)")
     parser.add_argument(
-        "--paragraphs", type=int, default=64, help="of Python's reference; a FILE is read whole (default: 64)"
+        "--paragraphs", type=int, default=48, help="of Python's reference; a FILE is read whole (default: 48)"
     )
     parser.add_argument("--sequences", type=int, default=8, help="paragraphs that run on the accelerator (default: 8)")
     parser.add_argument(
