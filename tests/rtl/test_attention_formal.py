@@ -10,11 +10,12 @@ from amaranth.hdl import Assert, Assume, Elaboratable
 
 from rtl.harness import tool_or_skip
 from topsieve_rtl.attention import (
-    DotProductArray,
+    DotProductOnOperands,
     HeadImportance,
     Softmax,
     TokenImportance,
     WeightedSumArray,
+    WeightedSumOnOperands,
 )
 from topsieve_rtl.formal import Mode, OrderCheck, ProofError, assert_stream, assume_stream, never_starves, prove
 from topsieve_rtl.tools import executable
@@ -79,7 +80,7 @@ class UnitProof(Elaboratable):
 def tags_kept(unit, *names):
     """Whether a beat leaves with the fields it came with."""
     source, sink = unit.i.payload.shape(), unit.o.payload.shape()
-    return lambda picked, left: Cat(source(picked)[name] == sink(left)[name] for name in names).all()
+    return lambda picked, left: Cat(source(picked).beat[name] == sink(left)[name] for name in names).all()
 
 
 def dot_product_rules(m, unit):
@@ -142,12 +143,12 @@ def wide_probabilities(machine):
 
 @pytest.mark.parametrize("cycles", [12, pytest.param(20, marks=pytest.mark.full)])
 def test_dot_products_keep_order_and_tags(cycles):
-    prove(UnitProof(DotProductArray(SMALLEST, row_bits=1), dot_product_rules), cycles, Mode.BOUNDED)
+    prove(UnitProof(DotProductOnOperands(SMALLEST, row_bits=1), dot_product_rules), cycles, Mode.BOUNDED)
 
 
 @pytest.mark.parametrize("cycles", [12, pytest.param(20, marks=pytest.mark.full)])
 def test_weighted_sums_never_overflow(cycles):
-    prove(UnitProof(WeightedSumArray(SMALLEST, row_bits=1), weighted_sum_rules), cycles, Mode.BOUNDED)
+    prove(UnitProof(WeightedSumOnOperands(SMALLEST, row_bits=1), weighted_sum_rules), cycles, Mode.BOUNDED)
 
 
 @pytest.mark.full

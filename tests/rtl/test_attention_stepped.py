@@ -33,14 +33,14 @@ def stepped_unit(name, machine, case):
     if name == "dot_product":
         factor = ScoreFactor(np.int64(constants["multiplier"]), np.int64(constants["shift"]))
         unit = DotProductArray(machine, head_dim(machine.dot_product, machine, constants["words"]), factor)
-        return unit, [(query, keys[:count], last) for query, keys, _, count, last, *_ in beats], lambda beat: beat[0]
+        return unit, [(query, keys[:count], last) for query, keys, (_, count, last, *_) in beats], lambda beat: beat[0]
     if name == "softmax":
         unit = SoftmaxUnit.of(machine, constants["threshold"])
         inputs = [ScoreBeat(lanes[:count], row, bool(last), bool(second)) for lanes, count, last, row, second in beats]
         return unit, inputs, lambda beat: beat[0]
     if name == "weighted_sum":
         unit = WeightedSumArray.of(machine, head_dim(machine.weighted_sum, machine, constants["words"]))
-        inputs = [((probability[:count], value[:count]), last) for probability, value, count, last, _ in beats]
+        inputs = [((probability[:count], value[:count]), last) for value, (probability, count, last, _) in beats]
         return unit, inputs, lambda beat: beat
     lanes = machine.softmax.lanes if name == "token_importance" else 1
     bits = getattr(machine.formats, f"{name}_bits")
@@ -83,7 +83,7 @@ def test_every_beat_equals_the_stepped_model(name):
 
 
 def without_bias(case: Case) -> Case:
-    beats = [(beat[0], beat[1], [0] * len(beat[2]), *beat[3:]) for beat in case.sources["i"].beats]
+    beats = [(query, keys, ([0] * len(bias), *tags)) for query, keys, (bias, *tags) in case.sources["i"].beats]
     source, sink = case.sources["i"], case.sinks["o"]
     return Case.through(beats, source.arrival_cycles, sink.ready_pattern, sink.expected, constants=case.constants)
 

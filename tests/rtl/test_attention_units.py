@@ -8,7 +8,11 @@ import pytest
 
 from rtl.harness import engine_or_skip
 from rtl.harness.attention_machines import draw_machine
-from topsieve_rtl.attention import DotProductArray, Softmax, WeightedSumArray
+from topsieve_rtl.attention import (
+    DotProductArray,
+    Softmax,
+    WeightedSumArray,
+)
 from topsieve_rtl.cosim import Case, Design, Engine, first_divergence, run
 from topsieve_rtl.formal import combinational_paths
 from topsieve_rtl.units import find_unit
@@ -158,7 +162,7 @@ def test_small_heads_leave_no_multiplier_idle(head_dim):
     lanes, widest = machine.softmax.lanes, machine.max_head_dim
     words = -(-lanes * (-(-head_dim // 4) * 4) // machine.dot_product.multipliers)
     query = [1] * head_dim + [0] * (widest - head_dim)
-    beats = [(query, [query] * lanes, [0] * lanes, lanes, 1, row, 0) for row in range(30)]
+    beats = [(query, [query] * lanes, ([0] * lanes, lanes, 1, row, 0)) for row in range(30)]
     constants = {"words": words, "multiplier": 1, "shift": 0}
     (log,) = run(
         Design(find_unit("dot_product").component(machine), "array"),

@@ -2,21 +2,18 @@
 
 from topsieve_rtl.attention.dot_product import DotProductArray
 from topsieve_rtl.attention.importance import HeadImportance, ImportanceAccumulators, TokenImportance
-from topsieve_rtl.attention.layouts import OutputRow, ProbabilityBeat, ScoreBeat, ScoredBeat, WeightedBeat
+from topsieve_rtl.attention.operands import DotProductOnOperands, WeightedSumOnOperands
 from topsieve_rtl.attention.softmax import Decision, Softmax
 from topsieve_rtl.attention.weighted_sum import WeightedSumArray
 
 __all__ = [
     "Decision",
     "DotProductArray",
+    "DotProductOnOperands",
     "HeadImportance",
     "ImportanceAccumulators",
-    "OutputRow",
-    "ProbabilityBeat",
-    "ScoreBeat",
-    "ScoredBeat",
     "Softmax",
     "TokenImportance",
-    "WeightedBeat",
     "WeightedSumArray",
+    "WeightedSumOnOperands",
 ]

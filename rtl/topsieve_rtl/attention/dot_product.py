@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Mux, Signal, Value, signed
+from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from topsieve_rtl.attention.arithmetic import adder_tree, round_half_up_shift, saturate_signed
-from topsieve_rtl.attention.layouts import ROW_BITS, ScoreBeat, ScoredBeat
-from topsieve_rtl.attention.words import WordControl, WordGeometry, word_control, word_register
+from topsieve_rtl.attention.layouts import ROW_BITS, ProductBeat, ScoreBeat
+from topsieve_rtl.attention.words import WordGeometry, WordRead, word_control
 from topsieve_rtl.stream import Fifo
 from topsieve_rtl.topk.networks import delayed, registered
 from topsieve_sim.arch import AcceleratorConfig
@@ -22,8 +22,9 @@ _NARROWING_STAGES = 2
 class DotProductArray(wiring.Component):
     """One beat of scores from `words` operand words; equal to `topsieve_sim.stepped.dot_product` to the cycle.
 
-    The operands are held and read word by word, so a beat occupies the multipliers for `words` cycles: the interval
-    `config.dot_product.interval_cycles(lanes, head_dim)`. Bits: `topsieve_sim.golden.dot_product`.
+    A word is asked for with `read` and taken from `keys` and `query` in the next cycle, as a memory answers. A beat
+    occupies the multipliers for `words` cycles: the interval `config.dot_product.interval_cycles(lanes, head_dim)`.
+    Bits: `topsieve_sim.golden.dot_product`.
 
     Parameters
     ----------
@@ -32,8 +33,10 @@ class DotProductArray(wiring.Component):
 
     Members
     -------
-    i : In(stream.Signature(ScoredBeat))
+    i : In(stream.Signature(ProductBeat))
     o : Out(stream.Signature(ScoreBeat))
+    read : Out(WordRead), the word that is read; its first cycle is that of the beat's handshake.
+    keys, query : In, the word read in the cycle before, laid out as `WordGeometry` says; the query's chunks once.
     words : In, operand words of a beat, at least 1; changed only while the array is empty.
     multiplier, shift : In, the score factor; changed only while the array is empty.
 
@@ -53,12 +56,16 @@ class DotProductArray(wiring.Component):
         self.config = config
         self.row_bits = row_bits
         self.overflow = Signal()
-        self.geometry = WordGeometry(config.dot_product, config.softmax.lanes, config.max_head_dim)
+        self.geometry = geometry = WordGeometry(config.dot_product, config.softmax.lanes, config.max_head_dim)
+        formats, split = config.formats, config.dot_product.lane_split
         super().__init__(
             {
-                "i": In(stream.Signature(ScoredBeat(config, row_bits))),
+                "i": In(stream.Signature(ProductBeat(config, row_bits))),
                 "o": Out(stream.Signature(ScoreBeat(config, row_bits))),
-                "words": In(range(self.geometry.words + 1)),
+                "read": Out(WordRead(geometry)),
+                "keys": In(data.ArrayLayout(signed(formats.key_bits), config.dot_product.multipliers)),
+                "query": In(data.ArrayLayout(signed(formats.query_bits), geometry.chunks_per_word * split)),
+                "words": In(range(geometry.words + 1)),
                 "multiplier": In(SCORE_MULTIPLIER_BITS),
                 "shift": In(SCORE_SHIFT_BITS),
             }
@@ -69,16 +76,7 @@ class DotProductArray(wiring.Component):
         geometry, formats = self.geometry, self.config.formats
         depth = attention_latencies(self.config).dot_product_depth
         beat = self.i.payload
-        info = data.StructLayout(
-            {
-                "bias": data.ArrayLayout(formats.score_bits, geometry.lanes),
-                "count": range(geometry.lanes + 1),
-                "last": 1,
-                "second_pass": 1,
-                "row": self.row_bits,
-            }
-        )
-        m.submodules.pending = pending = Fifo(info, depth)
+        m.submodules.pending = pending = Fifo(beat.shape(), depth)
         m.submodules.fifo = fifo = Fifo(self.o.payload.shape(), depth)
         wiring.connect(m, fifo.o, wiring.flipped(self.o))
 
@@ -90,17 +88,19 @@ class DotProductArray(wiring.Component):
             self.i.ready.eq((credits_used != depth) & ~busy),
             start.eq(self.i.valid & self.i.ready),
             pending.i.valid.eq(start),
-            pending.i.payload.bias.as_value().eq(beat.bias.as_value()),
-            pending.i.payload.count.eq(beat.count),
-            pending.i.payload.last.eq(beat.last),
-            pending.i.payload.second_pass.eq(beat.second_pass),
-            pending.i.payload.row.eq(beat.row),
+            pending.i.payload.eq(beat),
         ]
-        control = word_control(m, start, self.words, busy, geometry)
-        products = self._products(m, start, control)
+        control = word_control(m, start, self.words, self.read, geometry)
+        m.d.comb += busy.eq(control.busy)
+
+        # Products of the word that was asked for a cycle ago.
+        split, lanes = geometry.array.lane_split, geometry.lanes
+        products = []
+        for n, key in enumerate(self.keys):
+            segment, element = divmod(n, split)
+            products.append(registered(m, key * self.query[segment // lanes * split + element], f"product_{n}"))
 
         # Trees over a segment and over the segments of a lane.
-        split, lanes = geometry.array.lane_split, geometry.lanes
         sums = [
             adder_tree(m, products[segment * split : (segment + 1) * split], f"segment_{segment}")
             for segment in range(geometry.segments)
@@ -108,7 +108,7 @@ class DotProductArray(wiring.Component):
         rows = geometry.rows_per_word
         sums = [adder_tree(m, sums[row::rows], f"lane_{row}") for row in range(rows)]
         levels = tree_levels(split) + tree_levels(geometry.chunks_per_word)
-        flags = delayed(m, Cat(control.valid, control.chunk == 0, control.valid & control.last), 2 + levels, "flags")
+        flags = delayed(m, Cat(self.read.valid, self.read.chunk == 0, control.last), 2 + levels, "flags")
         group = delayed(m, control.group, 2 + levels, "group")
         accumulators = []
         for lane in range(lanes):
@@ -124,7 +124,7 @@ class DotProductArray(wiring.Component):
             scaled = registered(m, total * self.multiplier, f"scaled_{lane}")
             narrowed = saturate_signed(round_half_up_shift(scaled, self.shift), formats.score_bits)
             score = registered(m, narrowed, f"score_{lane}")
-            bias = pending.o.payload.bias[lane].as_signed()
+            bias = pending.o.payload.bias[lane]
             m.d.comb += scores[lane].eq(saturate_signed(score + bias, formats.score_bits))
         m.d.comb += [
             self.overflow.eq((start & ~pending.i.ready) | (finished & ~(pending.o.valid & fifo.i.ready))),
@@ -136,27 +136,3 @@ class DotProductArray(wiring.Component):
             fifo.i.payload.row.eq(pending.o.payload.row),
         ]
         return m
-
-    def _products(self, m: Module, start: Signal, control: WordControl) -> list[Value]:
-        """Operand registers and products, segment by segment: two cycles after the word control."""
-        geometry, beat, formats = self.geometry, self.i.payload, self.config.formats
-        segments, split, lanes = geometry.segments, geometry.array.lane_split, geometry.lanes
-        key_words, query_words = [], []
-        for word in range(geometry.words):
-            places = [geometry.place(word, segment) for segment in range(segments)]
-            key_words.append(Cat(Cat(geometry.elements(beat.keys[lane], chunk)) for chunk, lane in places))
-        # The lanes of a word share their query chunks, and so do the words whose lanes take turns.
-        chunks = geometry.chunks_per_word
-        for chunk_word in range(geometry.words // geometry.words_per_chunk):
-            wanted = range(chunk_word * chunks, (chunk_word + 1) * chunks)
-            query_words.append(Cat(Cat(geometry.elements(beat.query, chunk)) for chunk in wanted))
-        keys = word_register(m, start, key_words, "keys")
-        query = word_register(m, start, query_words, "query", control.group == 0)
-        products = []
-        for n in range(segments * split):
-            segment, element = divmod(n, split)
-            key = keys.word_select(n, formats.key_bits).as_signed()
-            place = segment // lanes * split + element
-            chunk_element = query.word_select(place, formats.query_bits).as_signed()
-            products.append(registered(m, key * chunk_element, f"product_{n}"))
-        return products

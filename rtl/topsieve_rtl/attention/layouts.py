@@ -15,8 +15,22 @@ from topsieve_sim.arch import AcceleratorConfig
 ROW_BITS = 16
 
 
-class ScoredBeat(data.StructLayout):
-    """Operands of one beat of scores: a query, a key and a bias a lane; elements beyond the head dimension are 0."""
+class ProductBeat(data.StructLayout):
+    """A beat of scores to compute: `count` keys, and a bias a lane in score units."""
+
+    def __init__(self, config: AcceleratorConfig, row_bits: int = ROW_BITS) -> None:
+        lanes = config.softmax.lanes
+        super().__init__(
+            {
+                "bias": data.ArrayLayout(signed(config.formats.score_bits), lanes),
+                **_row_fields(lanes, row_bits),
+                "second_pass": 1,
+            }
+        )
+
+
+class ProductOperands(data.StructLayout):
+    """A beat of scores with its operands: a query, and a key a lane; elements beyond the head dimension are 0."""
 
     def __init__(self, config: AcceleratorConfig, row_bits: int = ROW_BITS) -> None:
         formats, lanes, head_dim = config.formats, config.softmax.lanes, config.max_head_dim
@@ -24,9 +38,7 @@ class ScoredBeat(data.StructLayout):
             {
                 "query": data.ArrayLayout(signed(formats.query_bits), head_dim),
                 "keys": data.ArrayLayout(data.ArrayLayout(signed(formats.key_bits), head_dim), lanes),
-                "bias": data.ArrayLayout(signed(formats.score_bits), lanes),
-                **_row_fields(lanes, row_bits),
-                "second_pass": 1,
+                "beat": ProductBeat(config, row_bits),
             }
         )
 
@@ -58,17 +70,16 @@ class ProbabilityBeat(data.StructLayout):
         )
 
 
-class WeightedBeat(data.StructLayout):
-    """Operands of one beat of a weighted sum: a probability and a value row a lane; elements beyond the head dimension
-    are 0."""
+class WeightedOperands(data.StructLayout):
+    """A beat of probabilities with a value row a lane; elements beyond the head dimension are 0."""
 
     def __init__(self, config: AcceleratorConfig, row_bits: int = ROW_BITS) -> None:
-        formats, lanes, head_dim = config.formats, config.softmax.lanes, config.max_head_dim
+        lanes, head_dim = config.softmax.lanes, config.max_head_dim
+        value = signed(config.formats.value_bits)
         super().__init__(
             {
-                "probabilities": data.ArrayLayout(unsigned(formats.probability_bits), lanes),
-                "values": data.ArrayLayout(data.ArrayLayout(signed(formats.value_bits), head_dim), lanes),
-                **_row_fields(lanes, row_bits),
+                "values": data.ArrayLayout(data.ArrayLayout(value, head_dim), lanes),
+                "beat": ProbabilityBeat(config, row_bits),
             }
         )
 

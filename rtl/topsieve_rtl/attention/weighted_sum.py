@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from amaranth import Cat, Module, Mux, Signal, Value, signed
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from topsieve_rtl.attention.arithmetic import adder_tree, round_half_up_shift, saturate_signed
-from topsieve_rtl.attention.layouts import ROW_BITS, OutputRow, WeightedBeat
-from topsieve_rtl.attention.words import WordGeometry, word_control, word_register
+from topsieve_rtl.attention.layouts import ROW_BITS, OutputRow, ProbabilityBeat
+from topsieve_rtl.attention.words import WordGeometry, WordRead, word_control, word_register
 from topsieve_rtl.stream import Fifo
 from topsieve_rtl.topk.networks import delayed, registered
 from topsieve_sim.arch import AcceleratorConfig
@@ -18,9 +18,9 @@ from topsieve_sim.golden.attention_latency import attention_latencies, tree_leve
 class WeightedSumArray(wiring.Component):
     """One output row from the beats of a row; equal to `topsieve_sim.stepped.weighted_sum` to the cycle.
 
-    The operands are held and read word by word, so a beat occupies the multipliers for `words` cycles: the interval
-    `config.weighted_sum.interval_cycles(lanes, head_dim)`. A row takes its slot of the output FIFO with its first beat.
-    Bits: `topsieve_sim.golden.weighted_sum`.
+    A word is asked for with `read` and taken from `values` in the next cycle, as a memory answers. A beat occupies the
+    multipliers for `words` cycles: the interval `config.weighted_sum.interval_cycles(lanes, head_dim)`. A row takes its
+    slot of the output FIFO with its first beat. Bits: `topsieve_sim.golden.weighted_sum`.
 
     Parameters
     ----------
@@ -29,8 +29,10 @@ class WeightedSumArray(wiring.Component):
 
     Members
     -------
-    i : In(stream.Signature(WeightedBeat)), all beats of a row but the last full
+    i : In(stream.Signature(ProbabilityBeat)), all beats of a row but the last full
     o : Out(stream.Signature(OutputRow))
+    read : Out(WordRead), the word that is read; its first cycle is that of the beat's handshake.
+    values : In, the word read in the cycle before, laid out as `WordGeometry` says.
     words : In, operand words of a beat, at least 1; changed only while the array is empty.
 
     Attributes
@@ -52,8 +54,10 @@ class WeightedSumArray(wiring.Component):
         self.geometry = WordGeometry(config.weighted_sum, config.softmax.lanes, config.max_head_dim)
         super().__init__(
             {
-                "i": In(stream.Signature(WeightedBeat(config, row_bits))),
+                "i": In(stream.Signature(ProbabilityBeat(config, row_bits))),
                 "o": Out(stream.Signature(OutputRow(config, row_bits))),
+                "read": Out(WordRead(self.geometry)),
+                "values": In(data.ArrayLayout(signed(config.formats.value_bits), config.weighted_sum.multipliers)),
                 "words": In(range(self.geometry.words + 1)),
             }
         )
@@ -82,13 +86,14 @@ class WeightedSumArray(wiring.Component):
         last_beat = Signal()
         with m.If(start):
             m.d.sync += [is_open.eq(~beat.last), last_beat.eq(beat.last)]
-        control = word_control(m, start, self.words, busy, geometry)
-        closes = control.valid & control.last & Mux(start, beat.last, last_beat)
+        control = word_control(m, start, self.words, self.read, geometry)
+        m.d.comb += busy.eq(control.busy)
+        closes = control.last & Mux(start, beat.last, last_beat)
 
         sums = self._sums(m, start)
         latency = 2 + tree_levels(geometry.rows_per_word)
-        flags = delayed(m, Cat(control.valid, opens, closes), latency, "flags")
-        chunk_word = delayed(m, control.chunk, latency, "chunk")
+        flags = delayed(m, Cat(self.read.valid, opens, closes), latency, "flags")
+        chunk_word = delayed(m, self.read.chunk, latency, "chunk")
         elements = self._accumulate(m, sums, flags[0], flags[1], chunk_word)
 
         finished = registered(m, flags[2], "finished")
@@ -104,20 +109,14 @@ class WeightedSumArray(wiring.Component):
         return m
 
     def _sums(self, m: Module, start: Signal) -> list[list[Value]]:
-        """Per chunk of a word and per element, the sum over the word's rows: operand registers, products, trees."""
+        """Per chunk of a word and per element, the sum over the word's rows: probability register, products, trees."""
         geometry, beat, formats = self.geometry, self.i.payload, self.config.formats
-        segments, split, rows = geometry.segments, geometry.array.lane_split, geometry.rows_per_word
-        value_words = []
-        for word in range(geometry.words):
-            places = [geometry.place(word, segment) for segment in range(segments)]
-            value_words.append(Cat(Cat(geometry.elements(beat.values[lane], chunk)) for chunk, lane in places))
-        present = [Mux(beat.count > lane, beat.probabilities[lane], 0) for lane in range(geometry.lanes)]
+        split, rows = geometry.array.lane_split, geometry.rows_per_word
+        present = [Mux(beat.count > lane, beat.lanes[lane], 0) for lane in range(geometry.lanes)]
         turns = [Cat(present[first : first + rows]) for first in range(0, geometry.lanes, rows)]
-        values = word_register(m, start, value_words, "values")
-        probabilities = word_register(m, start, turns, "probabilities", rotate=True)
+        probabilities = word_register(m, start, self.read.valid, turns, "probabilities", rotate=True)
         products = []
-        for n in range(segments * split):
-            value = values.word_select(n, formats.value_bits).as_signed()
+        for n, value in enumerate(self.values):
             probability = probabilities.word_select(n // split % rows, formats.probability_bits)
             products.append(registered(m, value * probability, f"product_{n}"))
         return [

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from amaranth import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data
 
 from topsieve_sim.arch.config import ArrayConfig
 
@@ -59,6 +60,11 @@ class WordGeometry:
         chunk, lane = divmod(word * self.segments + segment, self.lanes)
         return chunk, lane
 
+    def word(self, rows: Sequence[Sequence[Value]], number: int) -> Value:
+        """Word `number` of a beat of `rows`, one a lane."""
+        places = [self.place(number, segment) for segment in range(self.segments)]
+        return Cat(Cat(self.elements(rows[lane], chunk)) for chunk, lane in places)
+
     def elements(self, row: Sequence[Value], chunk: int) -> Iterator[Value]:
         """The elements of a chunk of `row`, zeros beyond its end."""
         width = len(row[0])
@@ -66,40 +72,58 @@ class WordGeometry:
             yield row[n] if n < self.head_dim else Const(0, width)
 
 
-class WordControl(NamedTuple):
-    """The word that is read in this cycle: one bit each, `group` the turn of the lanes, `chunk` the chunk word."""
+class WordRead(data.StructLayout):
+    """The operand word that is read in this cycle; the array takes it in the next.
 
-    valid: Value
-    first: Value
+    `place` is its number in the beat, `chunk` that of its chunks (the query's word), `fresh` opens a chunk.
+    """
+
+    def __init__(self, geometry: WordGeometry) -> None:
+        super().__init__(
+            {
+                "valid": 1,
+                "place": range(geometry.words),
+                "chunk": range(-(-geometry.words // geometry.words_per_chunk)),
+                "fresh": 1,
+            }
+        )
+
+
+class WordControl(NamedTuple):
+    """State of the word counter: a beat has words left; the last word is read; the turn of the lanes."""
+
+    busy: Value
     last: Value
     group: Value
-    chunk: Value
 
 
-def word_control(m: Module, start: Value, words: Value, busy: Signal, geometry: WordGeometry) -> WordControl:
-    """Count the `words` words of a beat from the cycle of `start` on; `busy` is high while words are left."""
+def word_control(m: Module, start: Value, words: Value, read: data.View, geometry: WordGeometry) -> WordControl:
+    """Drive `read` through the `words` words of a beat, from the cycle of `start` on."""
     groups = geometry.words_per_chunk
     left = Signal(range(geometry.words + 1), name="words_left")
-    next_group, group = Signal(range(groups), name="next_group"), Signal(range(groups), name="group")
-    chunk_words = -(-geometry.words // groups)
-    next_chunk, chunk = Signal(range(chunk_words), name="next_chunk"), Signal(range(chunk_words), name="chunk")
-    valid, turn = Signal(name="word_valid"), Signal(name="turn")
+    following, group = Signal(read.shape(), name="next_word"), Signal(range(groups), name="group")
+    next_group = Signal(range(groups), name="next_group")
+    busy = left != 0
     m.d.comb += [
-        busy.eq(left != 0),
-        valid.eq(start | busy),
+        read.valid.eq(start | busy),
+        read.place.eq(Mux(start, 0, following.place)),
+        read.chunk.eq(Mux(start, 0, following.chunk)),
         group.eq(Mux(start, 0, next_group)),
-        chunk.eq(Mux(start, 0, next_chunk)),
-        turn.eq(group == groups - 1),
+        read.fresh.eq(group == 0),
     ]
     m.d.sync += left.eq(Mux(start, words - 1, Mux(busy, left - 1, 0)))
-    with m.If(valid):
-        m.d.sync += [next_group.eq(Mux(turn, 0, group + 1)), next_chunk.eq(chunk + turn)]
-    last = Mux(start, words == 1, left == 1)
-    return WordControl(valid, start, last, group, chunk)
+    turn = group == groups - 1
+    with m.If(read.valid):
+        m.d.sync += [
+            next_group.eq(Mux(turn, 0, group + 1)),
+            following.place.eq(read.place + 1),
+            following.chunk.eq(read.chunk + turn),
+        ]
+    return WordControl(busy, read.valid & Mux(start, words == 1, left == 1), group)
 
 
 def word_register(
-    m: Module, start: Value, words: Sequence[Value], name: str, step: Value | int = 1, *, rotate: bool = False
+    m: Module, start: Value, step: Value, words: Sequence[Value], name: str, *, rotate: bool = False
 ) -> Signal:
     """`words[0]` in the cycle after `start`, the next one a cycle after each `step`; zeros, or a rotation, at the end."""
     width = len(words[0])

@@ -47,9 +47,9 @@ class DotProductUnit(Unit):
     )
 
     def component(self, config: AcceleratorConfig) -> wiring.Component:
-        from topsieve_rtl.attention import DotProductArray
+        from topsieve_rtl.attention import DotProductOnOperands
 
-        return DotProductArray(config)
+        return DotProductOnOperands(config)
 
     def draw(self, config: AcceleratorConfig, generator: np.random.Generator) -> Case:
         formats, lanes, widest = config.formats, config.softmax.lanes, config.max_head_dim
@@ -61,7 +61,8 @@ class DotProductUnit(Unit):
             for part, last in split_beats(range(keys), lanes):
                 key = _padded(draw_signed(generator, formats.key_bits, (lanes, head_dim)), widest)
                 bias = draw_signed(generator, formats.score_bits, lanes) * int(generator.integers(2))
-                beats.append((query.tolist(), key.tolist(), bias.tolist(), len(part), last, row, second_pass))
+                tags = (bias.tolist(), len(part), last, row, second_pass)
+                beats.append((query.tolist(), key.tolist(), tags))
         arrivals, ready = draw_stalls(generator, len(beats), 400)
         constants = {
             "words": config.dot_product.interval_cycles(lanes, head_dim),
@@ -73,7 +74,7 @@ class DotProductUnit(Unit):
     def expect(self, config: AcceleratorConfig, case: Case) -> Mapping[str, Channel]:
         factor = ScoreFactor(np.int64(case.constants["multiplier"]), np.int64(case.constants["shift"]))
         outputs = []
-        for query, keys, bias, count, last, row, second_pass in case.sources["i"].beats:
+        for query, keys, (bias, count, last, row, second_pass) in case.sources["i"].beats:
             sums = dot_products(np.array([query]), np.array(keys), config.formats)
             exact = scores(sums, factor, config.formats, np.array(bias))[0]
             lanes = tuple(int(s) if lane < count else None for lane, s in enumerate(exact))

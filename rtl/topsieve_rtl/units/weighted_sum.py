@@ -41,9 +41,9 @@ class WeightedSumUnit(Unit):
     )
 
     def component(self, config: AcceleratorConfig) -> wiring.Component:
-        from topsieve_rtl.attention import WeightedSumArray
+        from topsieve_rtl.attention import WeightedSumOnOperands
 
-        return WeightedSumArray(config)
+        return WeightedSumOnOperands(config)
 
     def draw(self, config: AcceleratorConfig, generator: np.random.Generator) -> Case:
         formats, lanes, widest = config.formats, config.softmax.lanes, config.max_head_dim
@@ -55,7 +55,7 @@ class WeightedSumUnit(Unit):
                 value = np.zeros((lanes, widest), np.int64)
                 value[:, :head_dim] = draw_signed(generator, formats.value_bits, (lanes, head_dim))
                 probability = draw_unsigned(generator, formats.probability_bits, lanes)
-                beats.append((probability.tolist(), value.tolist(), len(part), last, row))
+                beats.append((value.tolist(), (probability.tolist(), len(part), last, row)))
         arrivals, ready = draw_stalls(generator, len(beats), 400)
         words = config.weighted_sum.interval_cycles(lanes, head_dim)
         return Case.through(beats, arrivals, ready, len(lengths), constants={"words": words})
@@ -65,7 +65,7 @@ class WeightedSumUnit(Unit):
         probabilities: list[int] = []
         values: list[list[int]] = []
         beats = 0
-        for probability, value, count, last, row in case.sources["i"].beats:
+        for value, (probability, count, last, row) in case.sources["i"].beats:
             beats += 1
             probabilities += probability[:count]
             values += value[:count]
