@@ -82,8 +82,8 @@ def _case(
     return Case(name, kernel, types, constants | tiles, blocks["num_warps"], blocks.get("num_stages", 3), **more)
 
 
-def cases() -> Iterator[Case]:
-    """Every configuration the launchers choose, at the head sizes in use."""
+def cases(capability: int) -> Iterator[Case]:
+    """Every configuration the launchers choose on that compute capability, at the head sizes in use."""
     half = {"*": "fp16", "query_valid_ptr": "i8", "key_valid_ptr": "i8"}
     out = {"lse_ptr": "fp32", "column_ptr": "fp32", "magnitude_ptr": "fp32", "sum_ptr": "fp32"}
     masks = {"HAS_QUERY_VALID": False, "HAS_KEY_VALID": False}
@@ -100,7 +100,7 @@ def cases() -> Iterator[Case]:
                     attention_score_sum.score_sum_kernel,
                     types,
                     size | {"CAUSAL": causal, "HAS_KEY_VALID": False, "HEADS_PER_OUTPUT": 4, "OUTPUTS_PER_KEY_HEAD": 1},
-                    attention_score_sum.score_sum_blocks(head_dim, dtype),
+                    attention_score_sum.score_sum_blocks(head_dim, dtype, capability),
                     matrix=matrix,
                     core=core and causal,
                 )
@@ -127,7 +127,7 @@ def cases() -> Iterator[Case]:
                     attention_one_pass.one_pass_kernel,
                     types,
                     size | {"CAUSAL": True, "HAS_QUERY_VALID": True, "HAS_KEY_VALID": True},
-                    attention_one_pass.one_pass_blocks(keys, head_dim, dtype),
+                    attention_one_pass.one_pass_blocks(keys, head_dim, dtype, capability),
                     matrix=name != "fp32",
                     core=name == "fp16" and head_dim == 64 and keys == 256,
                 )
@@ -291,11 +291,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--all", action="store_true", help="every configuration, not only one per kernel")
     options = parser.parse_args(arguments)
     spilled = False
-    for case in cases():
-        wanted = options.case in case.name if options.case else options.all or case.core
-        if not wanted:
-            continue
-        for capability in options.capability or CAPABILITIES:
+    for capability in options.capability or CAPABILITIES:
+        for case in cases(capability):
+            if not (options.case in case.name if options.case else options.all or case.core):
+                continue
             found = compile_case(case, capability)
             spilled = spilled or found.spilled
             line = asdict(found) | {

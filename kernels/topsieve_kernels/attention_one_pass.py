@@ -7,7 +7,7 @@ adds them: no atomics, bitwise reproducible. Beyond 256 keys the scores no longe
 
 import torch
 
-from topsieve_kernels.backend import LOG2_E, ceil_div, jit, next_power_of_2, rows_last, tl
+from topsieve_kernels.backend import LOG2_E, capability, ceil_div, jit, next_power_of_2, rows_last, tl
 
 MAXIMUM_KEYS = 256
 
@@ -98,12 +98,17 @@ def one_pass_kernel(
     tl.store(magnitude_ptr + tile, tl.sum(tl.sum(tl.abs(output), axis=1), axis=0))
 
 
-def one_pass_blocks(key_rows: int, head_dim: int, dtype: torch.dtype) -> dict[str, int]:
+def one_pass_blocks(key_rows: int, head_dim: int, dtype: torch.dtype, capability: int) -> dict[str, int]:
     """Tile sizes, warps and stages that compile without spills for sm_80 and sm_90."""
     block_n = max(next_power_of_2(key_rows), 16)
     if dtype == torch.float32 or head_dim > 128:
-        return {"BLOCK_M": 16, "BLOCK_N": block_n, "num_warps": 8, "num_stages": 1}
-    return {"BLOCK_M": 64, "BLOCK_N": block_n, "num_warps": 4 if block_n <= 128 else 8, "num_stages": 1}
+        block_m, warps = 16, 8
+    elif block_n <= 128:
+        block_m, warps = 64, 4 if head_dim <= 64 else 8
+    else:
+        # Hopper's warpgroup instruction wants 64 rows; elsewhere 32 leave registers free.
+        block_m, warps = 64 if head_dim <= 64 and capability >= 90 else 32, 8
+    return {"BLOCK_M": block_m, "BLOCK_N": block_n, "num_warps": warps, "num_stages": 1}
 
 
 def one_pass(
@@ -125,7 +130,7 @@ def one_pass(
     query, key, value = rows_last(query), rows_last(key), rows_last(value)
     batch, query_heads, query_rows, head_dim = query.shape
     key_heads, key_rows = key.shape[1], key.shape[2]
-    blocks = one_pass_blocks(key_rows, head_dim, query.dtype)
+    blocks = one_pass_blocks(key_rows, head_dim, query.dtype, capability(query))
     tiles = ceil_div(query_rows, blocks["BLOCK_M"])
     output = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     lse = query.new_empty((batch, query_heads, query_rows), dtype=torch.float32)

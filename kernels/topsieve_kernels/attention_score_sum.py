@@ -9,7 +9,7 @@ queries, so that a sum over queries stays inside a thread's own registers as far
 
 import torch
 
-from topsieve_kernels.backend import LOG2_E, ceil_div, jit, next_power_of_2, rows_last, tl
+from topsieve_kernels.backend import LOG2_E, capability, ceil_div, jit, next_power_of_2, rows_last, tl
 
 
 @jit
@@ -80,12 +80,14 @@ def score_sum_kernel(
     tl.store(sum_ptr + (batch * output_heads + output_head) * key_rows + n, total, mask=key_here)
 
 
-def score_sum_blocks(head_dim: int, dtype: torch.dtype) -> dict[str, int]:
+def score_sum_blocks(head_dim: int, dtype: torch.dtype, capability: int) -> dict[str, int]:
     """Tile sizes, warps and stages that compile without spills for sm_80 and sm_90."""
     if dtype == torch.float32:
         return {"BLOCK_M": 32, "BLOCK_N": 64, "num_warps": 4, "num_stages": 2}
-    if head_dim <= 128:
+    if head_dim <= 64 or (head_dim <= 128 and capability >= 90):
         return {"BLOCK_M": 64, "BLOCK_N": 128, "num_warps": 8, "num_stages": 2}
+    if head_dim <= 128:
+        return {"BLOCK_M": 32, "BLOCK_N": 128, "num_warps": 8, "num_stages": 2}
     return {"BLOCK_M": 32, "BLOCK_N": 64, "num_warps": 4, "num_stages": 2}
 
 
@@ -113,7 +115,7 @@ def score_sum(
     group = query_heads // key_heads
     output_heads = query_heads if per_query_head else key_heads
     total = query.new_empty((batch, output_heads, key_rows), dtype=torch.float32)
-    blocks = blocks or score_sum_blocks(head_dim, query.dtype)
+    blocks = blocks or score_sum_blocks(head_dim, query.dtype, capability(query))
     valid = total if key_valid is None else key_valid.to(torch.int8).contiguous()
     score_sum_kernel[(ceil_div(key_rows, blocks["BLOCK_N"]), batch * output_heads)](
         query,

@@ -79,6 +79,14 @@ def multiprocessors(operand: torch.Tensor) -> int:
     return SPLIT_TARGET_MULTIPROCESSORS
 
 
+def capability(operand: torch.Tensor) -> int:
+    """Ten times the compute capability of the operand's GPU; Hopper's elsewhere."""
+    if operand.is_cuda:
+        major, minor = torch.cuda.get_device_capability(operand.device)
+        return 10 * major + minor
+    return 90
+
+
 def rows_last(operand: torch.Tensor) -> torch.Tensor:
     """The operand with unit stride in its last axis: itself where that holds."""
     return operand if operand.stride(-1) == 1 else operand.contiguous()

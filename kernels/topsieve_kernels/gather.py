@@ -102,8 +102,10 @@ def gather_rows_reference(
     t = torch.arange(index.shape[2], device=index.device)
     live = torch.ones_like(index, dtype=torch.bool) if length is None else t < length[..., None]
     safe = torch.where(live, index, 0).long()
-    rows = source.take_along_dim(safe[..., None].expand(*safe.shape, source.shape[3]), 2)
-    return torch.where(live[..., None], rows, torch.zeros((), dtype=source.dtype, device=source.device))
+    # As integers, because arithmetic on floats need not keep the bits of a NaN.
+    words = source.view(WORDS[source.element_size()])
+    rows = words.take_along_dim(safe[..., None].expand(*safe.shape, source.shape[3]), 2)
+    return rows.masked_fill(~live[..., None], 0).view(source.dtype)
 
 
 def check_rows(
@@ -136,12 +138,10 @@ def check_rows(
             )
             live = torch.arange(index.shape[2]) < length[..., None]
         used = index[live]
-        require(bool(((used >= 0) & (used < count)).all()), "index", _span(used), f"0 to {count - 1}")
+        if used.numel():
+            smallest, largest = int(used.min()), int(used.max())
+            require(0 <= smallest <= largest < count, "index", f"{smallest} to {largest}", f"0 to {count - 1}")
     return index, length
-
-
-def _span(values: torch.Tensor) -> str:
-    return f"{int(values.min())} to {int(values.max())}"
 
 
 def _as_words(source: torch.Tensor, destination: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -296,7 +296,7 @@ def bipartite_merge(
     if size is not None:
         require(tuple(size.shape) == tuple(tokens.shape[:2]), "size", tuple(size.shape), str(tuple(tokens.shape[:2])))
     score, partner = best_partners(metric, protected, backend=backend)
-    chosen = topk_select(score, removed, backend=backend).indices
+    chosen = topk_select(score.float(), removed, backend=backend).indices
     return merge_chosen(tokens, chosen, partner, size, backend=backend)
 
 
