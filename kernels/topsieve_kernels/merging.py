@@ -322,7 +322,8 @@ def _merge_reference(
 
 
 def _blocked(protected: tuple[int, ...], tokens: int, device: torch.device) -> torch.Tensor:
-    blocked = torch.zeros(tokens, dtype=torch.bool)
-    if protected:
-        blocked[list(protected)] = True
-    return blocked.to(device)
+    # Filled on the device, number by number: a copy from the host would stall it.
+    blocked = torch.zeros(tokens, dtype=torch.bool, device=device)
+    for token in protected:
+        blocked[token] = True
+    return blocked

@@ -83,7 +83,7 @@ def test_an_empty_list_gives_zero(interpreter):
 
 def test_a_row_listed_twice_is_refused():
     query, key, value, _, _ = operands(1, 2, 1, 8, 4, 16, torch.float32)
-    with pytest.raises(ValueError, match="^index: got a row listed twice"):
+    with pytest.raises(ValueError, match=r"^index: got a row listed twice"):
         decode_gathered(query, key, value, torch.tensor([[[3, 1, 3]]]))
     decode_gathered(query, key, value, torch.tensor([[[3, 1, 3]]]), torch.tensor([[2]]))
 

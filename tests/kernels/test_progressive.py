@@ -104,7 +104,7 @@ def test_a_sure_head_keeps_its_first_result_beside_an_unsure_one(interpreter):
 
 
 def test_missing_lsb_moves_a_score_by_at_most_the_stated_bound():
-    whole, inputs = operands(2, 4, 2, 50, 32)
+    _, inputs = operands(2, 4, 2, 50, 32)
     inputs = (*inputs[:5], None)
     first = decode_progressive(*inputs, threshold=0.0).accumulator
     second = decode_progressive(*inputs, threshold=2.0).accumulator
@@ -130,7 +130,7 @@ def test_bad_input_is_named(position, value, field):
 
 
 def test_planes_need_int8_and_an_even_width():
-    with pytest.raises(ValueError, match="^whole: got"):
+    with pytest.raises(ValueError, match=r"^whole: got"):
         pack_planes(torch.zeros(2, 4), torch.ones(2))
-    with pytest.raises(ValueError, match="^D: got"):
+    with pytest.raises(ValueError, match=r"^D: got"):
         pack_planes(torch.zeros(2, 3, dtype=torch.int8), torch.ones(2))

@@ -1,0 +1,178 @@
+"""The result of a run as one JSON document and one table; times in microseconds."""
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from topsieve_kernels.backend import HAS_TRITON
+from topsieve_kernels.bench.cases import BenchCase
+from topsieve_kernels.bench.floors import Ceilings
+from topsieve_kernels.bench.timing import Timer
+
+SCHEMA_VERSION = 1
+_NUMBER: dict[str, Any] = {"type": "number", "minimum": 0}
+_TIMING: dict[str, Any] = {
+    "type": "object",
+    "required": ["median_us", "fastest_us", "slowest_us", "repeats", "method"],
+    "additionalProperties": False,
+    "properties": {
+        "median_us": _NUMBER,
+        "fastest_us": _NUMBER,
+        "slowest_us": _NUMBER,
+        "repeats": {"type": "integer", "minimum": 1},
+        "method": {"enum": ["graph", "events", "wall_clock"]},
+    },
+}
+SCHEMA: dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "type": "object",
+    "required": ["schema_version", "machine", "ceilings", "clock_before", "clock_after", "rows"],
+    "additionalProperties": False,
+    "properties": {
+        "schema_version": {"const": SCHEMA_VERSION},
+        "machine": {"type": "object", "required": ["device", "torch", "triton", "python"]},
+        "ceilings": {
+            "type": "object",
+            "required": ["copy_bytes_per_s", "matmul_flops_per_s"],
+            "properties": {"copy_bytes_per_s": _NUMBER, "matmul_flops_per_s": _NUMBER},
+        },
+        "clock_before": {"type": "object", "additionalProperties": {"type": "string"}},
+        "clock_after": {"type": "object", "additionalProperties": {"type": "string"}},
+        "rows": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": [
+                    "kernel", "shape", "passed", "error_over_bound", "memory_bytes", "flops", "floor_us", "bound_by",
+                    "ours", "fraction_of_floor", "baselines", "clock",
+                ],
+                "additionalProperties": False,
+                "properties": {
+                    "kernel": {"type": "string"},
+                    "shape": {"type": "string"},
+                    "passed": {"type": "boolean"},
+                    "error_over_bound": {"type": ["number", "null"]},
+                    "memory_bytes": {"type": "integer", "minimum": 1},
+                    "flops": {"type": "integer", "minimum": 0},
+                    "floor_us": _NUMBER,
+                    "bound_by": {"enum": ["memory", "matmul"]},
+                    "ours": _TIMING,
+                    "fraction_of_floor": _NUMBER,
+                    "clock": {"type": "object", "additionalProperties": {"type": "string"}},
+                    "baselines": {
+                        "type": "object",
+                        "additionalProperties": {
+                            "oneOf": [
+                                {
+                                    "type": "object",
+                                    "required": ["timing", "ours_over_baseline"],
+                                    "additionalProperties": False,
+                                    "properties": {"timing": _TIMING, "ours_over_baseline": _NUMBER},
+                                },
+                                {
+                                    "type": "object",
+                                    "required": ["unavailable"],
+                                    "additionalProperties": False,
+                                    "properties": {"unavailable": {"type": "string"}},
+                                },
+                            ]
+                        },
+                    },
+                },
+            },
+        },
+    },
+}  # fmt: skip
+
+
+def measure(case: BenchCase, ceilings: Ceilings, timer: Timer, clock: dict[str, str]) -> dict[str, Any]:
+    """Check and time one case; a baseline that cannot run here is recorded with its reason."""
+    ratio = case.check()
+    ours = timer(case.ours)
+    floor_us = case.work.floor_us(ceilings)
+    baselines: dict[str, Any] = {}
+    for name, call in case.baselines.items():
+        try:
+            timing = timer(call)
+        except (RuntimeError, NotImplementedError) as error:
+            baselines[name] = {"unavailable": str(error).strip().splitlines()[0]}
+            continue
+        baselines[name] = {"timing": vars(timing), "ours_over_baseline": ours.median_us / timing.median_us}
+    return {
+        "kernel": case.kernel,
+        "shape": case.shape,
+        "passed": ratio <= 1,
+        # JSON has neither NaN nor infinity.
+        "error_over_bound": ratio if ratio < float("inf") else None,
+        "memory_bytes": case.work.memory_bytes,
+        "flops": case.work.flops,
+        "floor_us": floor_us,
+        "bound_by": case.work.bound_by(ceilings),
+        "ours": vars(ours),
+        "fraction_of_floor": floor_us / ours.median_us,
+        "baselines": baselines,
+        "clock": clock,
+    }
+
+
+def document(
+    rows: list[dict[str, Any]], ceilings: Ceilings, device: str, before: dict[str, str], after: dict[str, str]
+) -> dict[str, Any]:
+    """The whole run, as `SCHEMA` describes it."""
+    triton_version = "none"
+    if HAS_TRITON:
+        import triton
+
+        triton_version = triton.__version__
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "machine": {
+            "device": device,
+            "torch": torch.__version__,
+            "triton": triton_version,
+            "python": platform.python_version(),
+        },
+        "ceilings": vars(ceilings),
+        "clock_before": before,
+        "clock_after": after,
+        "rows": rows,
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """A text table: one line per case, then one per baseline."""
+    ceilings = result["ceilings"]
+    lines = [
+        f"{result['machine']['device']}: copy {ceilings['copy_bytes_per_s'] / 1e12:.2f} TB/s, "
+        f"matrix product {ceilings['matmul_flops_per_s'] / 1e12:.0f} TFLOP/s (both measured in this run)",
+        f"{'kernel':<22} {'shape':<44} {'check':>6} {'time_us':>10} {'floor_us':>10} {'floor/time':>10} {'bound by':>9}",
+    ]
+    for row in result["rows"]:
+        lines.append(
+            f"{row['kernel']:<22} {row['shape']:<44} {'ok' if row['passed'] else 'WRONG':>6} "
+            f"{row['ours']['median_us']:>10.1f} {row['floor_us']:>10.1f} {row['fraction_of_floor']:>10.2f} "
+            f"{row['bound_by']:>9}"
+        )
+        for name, baseline in row["baselines"].items():
+            if "unavailable" in baseline:
+                lines.append(f"    {name:<64} unavailable: {baseline['unavailable'][:60]}")
+            else:
+                lines.append(
+                    f"    {name:<64}        {baseline['timing']['median_us']:>10.1f}   "
+                    f"ours / this {baseline['ours_over_baseline']:.2f}"
+                )
+    for name in ("clock_before", "clock_after"):
+        lines.append(f"{name}: " + (", ".join(f"{key} {value}" for key, value in result[name].items()) or "not known"))
+    return "\n".join(lines)
+
+
+def write(result: dict[str, Any], path: Path) -> None:
+    """Write the document whole: a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+    os.replace(temporary, path)
