@@ -77,6 +77,7 @@ BAD_OVERRIDES = [
     ("softmax.width=3", "softmax.width", None),
     ("topk.selector=bubble", "topk.selector", "bubble"),
     ("topk.parallelism=0", "topk.parallelism", "0"),
+    ("topk.parallelism=12", "topk.parallelism", "12"),
     ("topk.seed=0", "topk.seed", "0"),
     ("topk.seed=65536", "topk.seed", "65536"),
     ("topk.radix_bits=0", "topk.radix_bits", "0"),

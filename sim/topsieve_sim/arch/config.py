@@ -7,7 +7,7 @@ import json
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from topsieve_sim.arch.formats import NumberFormats
 
@@ -48,9 +48,16 @@ class TopKConfig(_Part):
     """One top-k engine; the machine has two of them (local values; tokens and heads)."""
 
     selector: SelectorKind = SelectorKind.QUICK
-    parallelism: int = Field(ge=1, le=128, description="elements per beat inside the engine (P)")
+    parallelism: int = Field(ge=1, le=128, description="elements per beat inside the engine (P), a power of two")
     seed: int = Field(0xACE1, ge=1, le=0xFFFF, description="initial state of the pivot LFSR, never 0")
     radix_bits: int = Field(4, ge=1, le=8, description="bits resolved per histogram pass of the radix selector")
+
+    @field_validator("parallelism")
+    @classmethod
+    def _power_of_two(cls, parallelism: int) -> int:
+        if parallelism & (parallelism - 1):
+            raise ValueError("must be a power of two")
+        return parallelism
 
 
 class ProgressiveConfig(_Part):

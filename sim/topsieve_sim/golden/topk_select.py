@@ -27,7 +27,7 @@ BITONIC = 2
 SELECTOR_CODES = {"quick": QUICK, "radix": RADIX, "bitonic": BITONIC}
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _offer(
     samples: NDArray[np.int64],
     offers: int,
@@ -59,7 +59,7 @@ def _offer(
     return min(offers + 1, OFFERS_LIMIT)
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _flush(ready: NDArray[np.int64], rows: int, fill: int, emitted: bool, readable: int) -> None:
     """The partial row that follows a round's last row; one cycle later when that row completed a row already."""
     if fill > 0:
@@ -89,8 +89,7 @@ def quick_select(
     # One slot more than elements: a partition's discarded store may touch it.
     current = np.empty(n + 1, np.int64)
     current[:n] = scores
-    above = np.empty(n + 1, np.int64)
-    below = np.empty(n + 1, np.int64)
+    chosen_side = np.empty(n + 1, np.int64)
     row_limit = n // lanes + 2
     ready = np.zeros(row_limit, np.int64)
     ready_above = np.empty(row_limit, np.int64)
@@ -131,25 +130,25 @@ def quick_select(
             issue = max(issue + 1, ready[row])
             if row == 0:
                 first = issue
-            greater_before = greater
-            less_before = less
+            above = 0
+            below = 0
             for value in current[begin:end]:
-                above[np.uint64(greater)] = value
-                below[np.uint64(less)] = value
-                greater += value > pivot
-                less += value < pivot
-            if greater > greater_before:
+                above += value > pivot
+                below += value < pivot
+            greater += above
+            less += below
+            if above > 0:
                 offers_above = _offer(samples_above, offers_above, state, current, begin, end, pivot, 1, lanes)
-            if less > less_before:
+            if below > 0:
                 offers_below = _offer(samples_below, offers_below, state, current, begin, end, pivot, -1, lanes)
             state = lfsr_next(state)
-            fill_above += greater - greater_before
+            fill_above += above
             emitted_above = fill_above > lanes
             if emitted_above:
                 ready_above[rows_above] = issue + write
                 rows_above += 1
                 fill_above -= lanes
-            fill_below += less - less_before
+            fill_below += below
             emitted_below = fill_below > lanes
             if emitted_below:
                 ready_below[rows_below] = issue + write
@@ -165,20 +164,27 @@ def quick_select(
         start = issue + decide
         equal = size - greater - less
         if greater >= target:
-            current, above = above, current
+            kept = 0
+            for value in current[:size]:
+                chosen_side[np.uint64(kept)] = value
+                kept += value > pivot
             ready, ready_above = ready_above, ready
             samples, samples_above = samples_above, samples
             offers = offers_above
             size = greater
         elif greater + equal < target:
             target -= greater + equal
-            current, below = below, current
+            kept = 0
+            for value in current[:size]:
+                chosen_side[np.uint64(kept)] = value
+                kept += value < pivot
             ready, ready_below = ready_below, ready
             samples, samples_below = samples_below, samples
             offers = offers_below
             size = less
         else:
             return start, pivot, target - greater, count
+        current, chosen_side = chosen_side, current
 
     # One row is left: it stays in the row register and later rounds only narrow the mask of its live lanes.
     row_values = current[:size].copy()
