@@ -36,10 +36,20 @@ def check(case: FetchCase) -> None:
     assert log.output_cycles == case.times.left.tolist()
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_fast_timing_equals_the_stepped_fetcher(data):
     check(data.draw(cases(data.draw(shapes()))))
+
+
+# Many rows in a word: words of the next command wait behind beats of this one.
+WIDE = PlaneFetchShape(2, (3,), 128, 14, stride_bits=12, max_rows=20, max_elements=9, max_burst_words=1, buffer_words=5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases(WIDE, max_rows=20))
+def test_words_wait_for_the_beats_of_earlier_commands(case):
+    check(case)
 
 
 @pytest.mark.full

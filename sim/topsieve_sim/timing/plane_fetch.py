@@ -97,7 +97,7 @@ def plane_fetch_times(
 
 
 # Places in the running state of the unpacker.
-_BEATS, _WORDS, _COMMAND, _BEATS_LEFT, _JOB, _REMOVED, _ENOUGH = range(7)
+_BEATS, _COMMAND, _BEATS_LEFT, _JOB, _REMOVED, _ENOUGH = range(6)
 
 
 @njit(cache=True)
@@ -108,18 +108,19 @@ def _emit(
     job: NDArray[np.int64],
     supplied: NDArray[np.int64],
     appended: NDArray[np.int64],
+    emitted: NDArray[np.int64],
     left: NDArray[np.int64],
-    previous: int,
     ready: NDArray[np.bool_],
-) -> int:
-    """The cycle in which the next output beat enters the output FIFO; `previous` is that of the beat before."""
+) -> None:
+    """The cycles in which the next output beat enters the output FIFO and leaves it."""
+    k = state[_BEATS]
+    previous = emitted[k - 1] if k > 0 else -1
     if state[_BEATS_LEFT] == 0:
         command = state[_COMMAND]
         job[command] = max(load[command], previous) + 1
         state[_JOB] = job[command]
         state[_BEATS_LEFT] = plan.command_beats[command]
         state[_COMMAND] += 1
-    k = state[_BEATS]
     cycle = max(state[_JOB] + 1, previous + 1)
     need = plan.beat_bits[k]
     state[_REMOVED] += need
@@ -135,7 +136,7 @@ def _emit(
     left[k] = next_ready(ready, leaves)
     state[_BEATS] += 1
     state[_BEATS_LEFT] -= 1
-    return int(cycle)
+    emitted[k] = cycle
 
 
 @njit(cache=True)
@@ -163,11 +164,14 @@ def _times(
     aligned = np.empty(words, np.int64)
     appended = np.empty(words, np.int64)
     supplied = np.empty(words, np.int64)
+    emitted = np.empty(plan.beat_bits.size, np.int64)
     left = np.empty(plan.beat_bits.size, np.int64)
-    state = np.zeros(7, np.int64)
+    state = np.zeros(6, np.int64)
+    # Beats that have left, and their bits, when the present word is appended.
+    gone, gone_bits = 0, 0
 
     row, run, burst, word, used = 0, 0, 0, 0, 0
-    step, place, taken, leave, issue, emitted = -1, -1, -1, -1, -1, -1
+    step, place, taken, leave, issue = -1, -1, -1, -1, -1
     for c in range(commands):
         cycle = command_arrival[c]
         if c > 0:
@@ -234,14 +238,17 @@ def _times(
                             supplied[word] = bits
                             appended[word] = cycle + 2
                         data[word] = cycle
-                        while supplied[word] - state[_REMOVED] > unpack_bits:
-                            emitted = _emit(plan, state, load, job, supplied, appended, left, emitted, ready)
-                            appended[word] = max(appended[word], emitted)
+                        while supplied[word] - gone_bits > unpack_bits:
+                            if gone == state[_BEATS]:
+                                _emit(plan, state, load, job, supplied, appended, emitted, left, ready)
+                            appended[word] = max(appended[word], emitted[gone])
+                            gone_bits += plan.beat_bits[gone]
+                            gone += 1
                         word += 1
                     answered[burst] = data[word - 1]
                     burst += 1
                 run += 1
             row += 1
         while state[_COMMAND] <= c or state[_BEATS_LEFT] > 0:
-            emitted = _emit(plan, state, load, job, supplied, appended, left, emitted, ready)
+            _emit(plan, state, load, job, supplied, appended, emitted, left, ready)
     return command, index, address, data, left
