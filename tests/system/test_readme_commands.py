@@ -76,8 +76,8 @@ def test_every_make_target_exists(page):
 
 def test_demo_is_the_documented_comparison():
     planned = subprocess.run(["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert "--methods dense,random,spatten,tome,evit,powerbert --keep 0.5" in planned
-    assert "--model minilm" in planned
+    assert "--model minilm --methods dense,random,spatten,tome,evit,powerbert," in planned
+    assert "--keep 0.5 --accelerator spatten" in planned
 
 
 def test_every_python_snippet_runs(folder):
