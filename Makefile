@@ -4,8 +4,8 @@ BIN := $(VENV)/bin
 OUT ?= results/demo
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
-# The last one is SpAtten whole: tokens, heads, local values and progressive key planes.
-DEMO_METHODS := dense,random,spatten,tome,evit,powerbert,spatten:head_keep=0.75,value_keep=0.5,quantisation=8+4
+# The last one adds head pruning and progressive key planes to the token cascade.
+DEMO_METHODS := dense,random,spatten,tome,evit,powerbert,spatten:head_keep=0.75,quantisation=8+4
 
 export VENV
 
