@@ -29,7 +29,7 @@ from topsieve_kernels import (
     selection,
     split_combine,
 )
-from topsieve_kernels.backend import HAS_TRITON, INTERPRETED
+from topsieve_kernels.backend import HAS_TRITON, INTERPRETED, MAXIMUM_FLOAT32_HEAD_DIM
 
 if HAS_TRITON:
     import triton
@@ -90,18 +90,19 @@ def cases(capability: int) -> Iterator[Case]:
     for dtype, name in ((torch.float16, "fp16"), (torch.bfloat16, "bf16"), (torch.float32, "fp32")):
         types = half | {"*": name} | out
         for head_dim in (64, 128, 256):
+            if dtype == torch.float32 and head_dim > MAXIMUM_FLOAT32_HEAD_DIM:
+                continue
             size = {"HEAD_DIM": head_dim, "BLOCK_D": head_dim}
             core = name == "fp16" and head_dim == 128
             for causal in (False, True):
                 tail = f"{name}_d{head_dim}{'_causal' if causal else ''}"
-                matrix = name != "fp32"
                 yield _case(
                     f"score_sum_{tail}",
                     attention_score_sum.score_sum_kernel,
                     types,
                     size | {"CAUSAL": causal, "HAS_KEY_VALID": False, "HEADS_PER_OUTPUT": 4, "OUTPUTS_PER_KEY_HEAD": 1},
                     attention_score_sum.score_sum_blocks(head_dim, dtype, capability),
-                    matrix=matrix,
+                    matrix=True,
                     core=core and causal,
                 )
                 yield _case(
@@ -110,7 +111,7 @@ def cases(capability: int) -> Iterator[Case]:
                     types,
                     size | masks | {"CAUSAL": causal},
                     attention_forward.forward_blocks(head_dim, dtype),
-                    matrix=matrix,
+                    matrix=True,
                     core=core and causal,
                 )
             yield _case(
@@ -119,16 +120,18 @@ def cases(capability: int) -> Iterator[Case]:
                 types,
                 size | {"CAUSAL": True, "HAS_QUERY_VALID": True, "HAS_KEY_VALID": True},
                 attention_forward.forward_blocks(head_dim, dtype),
-                matrix=name != "fp32",
+                matrix=True,
             )
             for keys in (64, 128, 256):
+                if not attention_one_pass.fits_one_pass(keys, head_dim, dtype):
+                    continue
                 yield _case(
                     f"one_pass_{name}_d{head_dim}_n{keys}",
                     attention_one_pass.one_pass_kernel,
                     types,
                     size | {"CAUSAL": True, "HAS_QUERY_VALID": True, "HAS_KEY_VALID": True},
                     attention_one_pass.one_pass_blocks(keys, head_dim, dtype, capability),
-                    matrix=name != "fp32",
+                    matrix=True,
                     core=name == "fp16" and head_dim == 64 and keys == 256,
                 )
             decode_types = {"*": "fp32", "query_ptr": name, "key_ptr": name, "value_ptr": name}
@@ -138,7 +141,7 @@ def cases(capability: int) -> Iterator[Case]:
                 decode_types | {"index_ptr": "i32", "length_ptr": "i32"},
                 size | {"WRITE_SCORE": True, "BLOCK_G": 16},
                 decode.decode_blocks(head_dim, dtype),
-                matrix=name != "fp32",
+                matrix=True,
                 core=core,
             )
     for head_dim in (64, 128, 256):
@@ -212,7 +215,7 @@ def cases(capability: int) -> Iterator[Case]:
             {"metric_ptr": name, "blocked_ptr": "u8", "score_ptr": "fp32", "partner_ptr": "i32"},
             {"BLOCK_C": 64, "SMALLEST": merging.SMALLEST_SQUARE},
             merging.partner_blocks(torch.float32 if name == "fp32" else torch.float16),
-            matrix=name != "fp32",
+            matrix=True,
             core=name == "fp16",
         )
         for sized in (False, True):

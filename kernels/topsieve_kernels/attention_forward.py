@@ -68,7 +68,7 @@ def forward_kernel(
         n = start + tl.arange(0, BLOCK_N)
         key_here = (n[:, None] < key_rows) & (d[None, :] < HEAD_DIM)
         key = tl.load(key_base + n[:, None] * key_stride_n + d[None, :], mask=key_here, other=0.0)
-        score = tl.dot(query, tl.trans(key), input_precision="ieee") * score_scale
+        score = tl.dot(query, tl.trans(key), input_precision="tf32x3") * score_scale
         allowed = live[:, None] & (n[None, :] < key_rows)
         if CAUSAL:
             allowed = allowed & (n[None, :] <= m[:, None] + (key_rows - query_rows))
@@ -83,7 +83,7 @@ def forward_kernel(
         correction = tl.exp2(largest - reference)
         denominator = denominator * correction + tl.sum(weight, axis=1)
         value = tl.load(value_base + n[:, None] * value_stride_n + d[None, :], mask=key_here, other=0.0)
-        output = output * correction[:, None] + tl.dot(weight.to(value.dtype), value, input_precision="ieee")
+        output = output * correction[:, None] + tl.dot(weight.to(value.dtype), value, input_precision="tf32x3")
         largest = new_largest
     output = output * tl.where(denominator > 0.0, 1.0 / denominator, 0.0)[:, None]
     lse = tl.where(denominator > 0.0, (largest + tl.log2(denominator)) * 0.6931471805599453, float("-inf"))
@@ -99,7 +99,7 @@ def forward_kernel(
 def forward_blocks(head_dim: int, dtype: torch.dtype) -> dict[str, int]:
     """Tile sizes, warps and stages that compile without spills for sm_80 and sm_90."""
     if dtype == torch.float32:
-        return {"BLOCK_M": 32, "BLOCK_N": 32, "num_warps": 4, "num_stages": 2}
+        return {"BLOCK_M": 32, "BLOCK_N": 32, "num_warps": 8, "num_stages": 2}
     if head_dim <= 64:
         return {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 3}
     if head_dim <= 128:

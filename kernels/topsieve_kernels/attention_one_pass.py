@@ -10,6 +10,7 @@ import torch
 from topsieve_kernels.backend import LOG2_E, capability, ceil_div, jit, next_power_of_2, rows_last, tl
 
 MAXIMUM_KEYS = 256
+MAXIMUM_FLOAT32_ELEMENTS = 128 * 64
 
 
 @jit
@@ -64,7 +65,7 @@ def one_pass_kernel(
         mask=key_here,
         other=0.0,
     )
-    score = tl.dot(query, tl.trans(key), input_precision="ieee") * score_scale
+    score = tl.dot(query, tl.trans(key), input_precision="tf32x3") * score_scale
     allowed = (m[:, None] < query_rows) & (n[None, :] < key_rows)
     if CAUSAL:
         allowed = allowed & (n[None, :] <= m[:, None] + (key_rows - query_rows))
@@ -85,7 +86,7 @@ def one_pass_kernel(
         mask=key_here,
         other=0.0,
     )
-    output = tl.dot(weight.to(value.dtype), value, input_precision="ieee")
+    output = tl.dot(weight.to(value.dtype), value, input_precision="tf32x3")
     tl.store(
         output_ptr + (row * query_rows + m[:, None]) * HEAD_DIM + d[None, :],
         output.to(output_ptr.dtype.element_ty),
@@ -96,6 +97,13 @@ def one_pass_kernel(
     tile = row * tl.num_programs(0) + tl.program_id(0)
     tl.store(column_ptr + tile * key_rows + n, tl.sum(weight, axis=0), mask=n < key_rows)
     tl.store(magnitude_ptr + tile, tl.sum(tl.sum(tl.abs(output), axis=1), axis=0))
+
+
+def fits_one_pass(key_rows: int, head_dim: int, dtype: torch.dtype) -> bool:
+    """Whether every key of a row fits on chip without spills: `MAXIMUM_KEYS`, fewer for float32."""
+    if dtype == torch.float32:
+        return next_power_of_2(key_rows) * next_power_of_2(head_dim) <= MAXIMUM_FLOAT32_ELEMENTS
+    return key_rows <= MAXIMUM_KEYS
 
 
 def one_pass_blocks(key_rows: int, head_dim: int, dtype: torch.dtype, capability: int) -> dict[str, int]:
@@ -122,7 +130,7 @@ def one_pass(
     key_valid: torch.Tensor | None = None,
     per_query_head: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Launch the pass: shapes as in `attention_importance`, N at most `MAXIMUM_KEYS`.
+    """Launch the pass: shapes as in `attention_importance`, such that `fits_one_pass`.
 
     Returns output [B, Hq, M, D], log-sum-exp float32 [B, Hq, M], token sums float32 [B, Hk or Hq, N] and head sums
     float32 [B, Hq], the last taken before the output is rounded to its dtype.

@@ -27,6 +27,7 @@ except ImportError:
 Backend = Literal["auto", "torch", "triton"]
 LOG2_E = 1.4426950408889634
 SPLIT_TARGET_MULTIPROCESSORS = 132
+MAXIMUM_FLOAT32_HEAD_DIM = 128
 
 
 def jit(function: Any) -> Any:
@@ -34,10 +35,13 @@ def jit(function: Any) -> Any:
     return triton.jit(function) if HAS_TRITON else function
 
 
-def choose(backend: Backend, *operands: torch.Tensor, bfloat16_arithmetic: bool = True) -> Literal["torch", "triton"]:
+def choose(
+    backend: Backend, *operands: torch.Tensor, bfloat16_arithmetic: bool = True, head_dim: int = 0
+) -> Literal["torch", "triton"]:
     """The backend that runs: `auto` is Triton when every operand is on a CUDA device, else torch.
 
     `bfloat16_arithmetic` is False for kernels that only move bfloat16 or convert it first, which the interpreter may do.
+    `head_dim` is that of the first operand where it matters: float32 rows of more than 128 channels would spill.
 
     Raises
     ------
@@ -50,9 +54,11 @@ def choose(backend: Backend, *operands: torch.Tensor, bfloat16_arithmetic: bool 
     if len(devices) > 1:
         raise ValueError(f"operands: on devices {sorted(devices)}, allowed: one device")
     on_gpu = operands[0].is_cuda
+    narrow = operands[0].dtype != torch.float32 or head_dim <= MAXIMUM_FLOAT32_HEAD_DIM
     if backend == "auto":
-        return "triton" if on_gpu and HAS_TRITON else "torch"
+        return "triton" if on_gpu and HAS_TRITON and narrow else "torch"
     if backend == "triton":
+        require(narrow, "head_dim", head_dim, f"up to {MAXIMUM_FLOAT32_HEAD_DIM} in float32 with backend 'triton'")
         if not HAS_TRITON:
             raise ValueError("backend: 'triton' is not installed; allowed: 'auto', 'torch'")
         if not on_gpu and not INTERPRETED:

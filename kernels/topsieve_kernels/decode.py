@@ -86,7 +86,7 @@ def decode_kernel(
         here = live[:, None] & (d[None, :] < HEAD_DIM)
         key = tl.load(key_base + index[:, None] * key_stride_n + d[None, :], mask=here, other=0.0)
         value = tl.load(value_base + index[:, None] * value_stride_n + d[None, :], mask=here, other=0.0)
-        score = tl.dot(query, tl.trans(key), input_precision="ieee") * score_scale
+        score = tl.dot(query, tl.trans(key), input_precision="tf32x3") * score_scale
         score = tl.where(live[None, :], score, float("-inf"))
         if WRITE_SCORE:
             tl.store(
@@ -99,7 +99,7 @@ def decode_kernel(
         weight = tl.exp2(score - reference[:, None])
         correction = tl.exp2(largest - reference)
         total = total * correction + tl.sum(weight, axis=1)
-        output = output * correction[:, None] + tl.dot(weight.to(value.dtype), value, input_precision="ieee")
+        output = output * correction[:, None] + tl.dot(weight.to(value.dtype), value, input_precision="tf32x3")
         largest = new_largest
     slot = row * parts + part
     tl.store(part_largest_ptr + slot, largest, mask=g < group)
@@ -144,7 +144,7 @@ def decode_gathered(
     """
     index, length = _check(query, key, value, index, length)
     scale = 1.0 / math.sqrt(query.shape[2]) if scale is None else scale
-    if choose(backend, query, key, value, index) == "torch":
+    if choose(backend, query, key, value, index, head_dim=query.shape[2]) == "torch":
         return decode_gathered_reference(query, key, value, index, length, scale=scale, probabilities=probabilities)
     query, key, value = query.contiguous(), rows_last(key), rows_last(value)
     batch, query_heads, head_dim = query.shape

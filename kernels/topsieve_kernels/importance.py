@@ -9,7 +9,7 @@ which are SpAtten's cumulative importance scores (specification `accelerator`, s
 float32). A key n is allowed for row m when both are valid and, if causal, n <= m + N - M (aligned bottom right). A row
 without an allowed key gives output 0, log-sum-exp minus infinity and adds nothing.
 
-Short rows (N <= 256) take one pass; longer rows take a forward that keeps the log-sum-exp and a second pass down the
+Short rows (N <= 256; N D <= 8192 in float32) take one pass; longer rows take a forward that keeps the log-sum-exp and a second pass down the
 columns (`attention_score_sum`). Why two: the weight of a row is one over its denominator, known only after its last key;
 a program that has let go of its scores must form them again.
 """
@@ -21,7 +21,7 @@ from typing import Literal
 import torch
 
 from topsieve_kernels.attention_forward import triton_forward, vendor_forward, vendor_name
-from topsieve_kernels.attention_one_pass import MAXIMUM_KEYS, one_pass
+from topsieve_kernels.attention_one_pass import fits_one_pass, one_pass
 from topsieve_kernels.attention_score_sum import score_sum
 from topsieve_kernels.backend import Backend, choose, require
 
@@ -76,12 +76,13 @@ def attention_importance(
     )
     scale = 1.0 / math.sqrt(query.shape[3]) if scale is None else scale
     masks = {"query_valid": query_valid, "key_valid": key_valid}
-    if choose(backend, query, key, value) == "torch":
+    if choose(backend, query, key, value, head_dim=query.shape[3]) == "torch":
         return attention_importance_reference(
             query, key, value, causal=causal, scale=scale, per_query_head=per_query_head, **masks
         )
-    if passes == "one" or (passes == "auto" and key.shape[2] <= MAXIMUM_KEYS):
-        require(key.shape[2] <= MAXIMUM_KEYS, "key", tuple(key.shape), f"at most {MAXIMUM_KEYS} keys in one pass")
+    fits = fits_one_pass(key.shape[2], query.shape[3], query.dtype)
+    if passes == "one" or (passes == "auto" and fits):
+        require(fits, "passes", passes, f"'two' for {key.shape[2]} keys of {query.shape[3]} channels in {query.dtype}")
         return AttentionImportance(
             *one_pass(query, key, value, scale=scale, causal=causal, per_query_head=per_query_head, **masks)
         )
