@@ -65,7 +65,7 @@ def test_counters_are_named_after_the_report():
     ops = (
         QueryKey(**shape, key_msb_bits=6, key_lsb_bits=2, threshold=0.1, lsb_rows=2),
         Softmax(layer=0, heads=2, rows=3, cols=20),
-        ProbabilityValue(**shape, kept=10),
+        ProbabilityValue(**shape, kept=20),
     )
     report = simulate(Trace(ops, model="drawn", method="by hand"), load_config("tiny"))
     counts = report_counters(report)

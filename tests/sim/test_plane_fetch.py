@@ -146,3 +146,12 @@ def test_parameters_are_checked():
         shape(element_bits=(8, 0))
     with pytest.raises(ValueError, match="1 indices for commands that take 0"):
         plan_fetch(shape(), [], [4])
+
+
+def test_latencies_of_a_lone_row():
+    """Command to address 7 cycles, word to the beat that it completes 4."""
+    plan = plan_fetch(shape(), [FetchCommand(0, 64, 1, 64, plane=0, gather=0)], [])
+    none, start = np.zeros(0, np.bool_), np.zeros(1, np.int64)
+    memory = MemoryTimes(none, start, np.zeros(plan.word_bytes.size, np.int64))
+    times = plane_fetch_times(shape(), plan, start, start[:0], memory, none)
+    assert (times.command[0], times.address[0], times.data[0], times.left[0]) == (0, 7, 8, 12)
