@@ -1,0 +1,120 @@
+"""Workloads prepared once and simulated once a machine, shared by all rows of a validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from topsieve_sim.arch import AcceleratorConfig, load_config
+from topsieve_sim.engine import prepare, simulate
+from topsieve_sim.engine.program import Program
+from topsieve_sim.report import Report
+from topsieve_sim.trace import Trace, load_workload
+from topsieve_sim.validation.workloads import (
+    BERT_BASE,
+    BERT_LARGE,
+    BERT_TASK_TOKENS,
+    GENERATED_TOKENS,
+    GPT2_MEDIUM,
+    MEDIUM_DENSE,
+    MEDIUM_WIKITEXT2,
+    all_heads,
+    at_widths,
+    bert_trace,
+    decode_trace,
+    linear_trace,
+    scaled_to_flops,
+)
+
+SMALL, SMALL_DENSE = "gpt2-small-wikitext2-pruned", "gpt2-small-wikitext2-dense"
+SMALL_FP32, SMALL_STATIC = "gpt2-small-wikitext2-pruned-fp32", "gpt2-small-wikitext2-pruned-12-bit"
+MEDIUM, MEDIUM_FULL = "gpt2-medium-wikitext2-pruned", "gpt2-medium-dense"
+MEDIUM_FP32 = "gpt2-medium-wikitext2-pruned-fp32"
+MEDIUM_ALL_HEADS, MEDIUM_MEAN = "gpt2-medium-all-heads", "gpt2-medium-0.9-gflop"
+MEDIUM_LINEAR = "gpt2-medium-linear"
+
+# Attention work of SpAtten-e2e on GPT-2-Medium, the mean of four data sets (SpAtten, Table IV).
+TABLE_IV_ATTENTION_FLOPS = 0.9e9
+
+_TRACES: dict[str, Callable[[], Trace]] = {
+    SMALL: lambda: load_workload(SMALL),
+    SMALL_DENSE: lambda: load_workload(SMALL_DENSE),
+    SMALL_FP32: lambda: at_widths(load_workload(SMALL), 32, 32),
+    SMALL_STATIC: lambda: at_widths(load_workload(SMALL), 12, 12),
+    MEDIUM: lambda: decode_trace(MEDIUM_WIKITEXT2, MEDIUM),
+    MEDIUM_FULL: lambda: decode_trace(MEDIUM_DENSE, MEDIUM_FULL),
+    MEDIUM_FP32: lambda: at_widths(decode_trace(MEDIUM_WIKITEXT2, MEDIUM_FP32), 32, 32),
+    MEDIUM_ALL_HEADS: lambda: decode_trace(all_heads(MEDIUM_WIKITEXT2), MEDIUM_ALL_HEADS),
+    MEDIUM_MEAN: lambda: decode_trace(
+        scaled_to_flops(all_heads(MEDIUM_WIKITEXT2), TABLE_IV_ATTENTION_FLOPS), MEDIUM_MEAN
+    ),
+    MEDIUM_LINEAR: lambda: linear_trace(GPT2_MEDIUM, GENERATED_TOKENS),
+}
+
+
+def bert(size: str, tokens: int) -> str:
+    """Name of the workload of BERT `base` or `large` over `tokens` tokens."""
+    return f"bert-{size}-{tokens}"
+
+
+# The 22 BERT benchmarks of the paper, one a model and task.
+BERT_BENCHMARKS = tuple(bert(size, tokens) for size in ("base", "large") for tokens in BERT_TASK_TOKENS.values())
+# The 30 benchmarks; WikiText-2 stands for all four data sets of each GPT-2, the only ones with a published schedule.
+ALL_BENCHMARKS = (*BERT_BENCHMARKS, *(SMALL,) * 4, *(MEDIUM,) * 4)
+
+
+class Workbench:
+    """Runs workloads on one machine and on variants of it, each once.
+
+    Parameters
+    ----------
+    accelerator : a preset's name or a YAML file.
+    overrides : `field=value` of the machine, as `load_config` takes them.
+    """
+
+    def __init__(self, accelerator: str | Path = "spatten", overrides: tuple[str, ...] = ()) -> None:
+        self.accelerator = accelerator
+        self.overrides = overrides
+        self.config = load_config(accelerator, overrides)
+        self._programs: dict[str, Program] = {}
+        self._reports: dict[tuple[str, str], Report] = {}
+
+    def machine(self, *overrides: str) -> AcceleratorConfig:
+        """The machine with further fields overridden."""
+        return load_config(self.accelerator, (*self.overrides, *overrides))
+
+    def program(self, workload: str) -> Program:
+        """A workload of this module, made ready.
+
+        Raises
+        ------
+        KeyError
+            no workload has this name.
+        """
+        if workload not in self._programs:
+            self._programs[workload] = prepare(_trace(workload))
+        return self._programs[workload]
+
+    def report(self, workload: str, *overrides: str) -> Report:
+        """`workload` on the machine with `overrides`; seed 0."""
+        return self.report_on(self.machine(*overrides), workload)
+
+    def report_on(self, config: AcceleratorConfig, workload: str) -> Report:
+        """`workload` on any machine; seed 0."""
+        key = (config.digest, workload)
+        if key not in self._reports:
+            self._reports[key] = simulate(self.program(workload), config)
+        return self._reports[key]
+
+    def milliseconds(self, workload: str, *overrides: str) -> float:
+        """Latency of `workload`."""
+        return self.report(workload, *overrides).latency_us * 1e-3
+
+
+def _trace(workload: str) -> Trace:
+    if workload in _TRACES:
+        return _TRACES[workload]()
+    kind, size, tokens = workload.split("-")
+    if kind != "bert":
+        raise KeyError(workload)
+    return bert_trace({"base": BERT_BASE, "large": BERT_LARGE}[size], int(tokens))

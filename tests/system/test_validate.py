@@ -1,0 +1,63 @@
+"""`topsieve validate`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from system.command_line import ROOT, assert_refused, topsieve
+from topsieve.cli import main
+from topsieve_sim.validation import document, gpt2, selection
+
+
+@pytest.fixture
+def few_sections(monkeypatch):
+    """Two short sections of the real ones."""
+    sections = (selection.SECTIONS[0], selection.SECTIONS[1])
+    monkeypatch.setattr(document, "SECTIONS", sections)
+    return sections
+
+
+def test_the_page_is_written_as_committed(tmp_path):
+    page = tmp_path / "validation.md"
+    result = topsieve("validate", "--out", page)
+    assert result.returncode == 0, result.stderr
+    assert f"written to {page}" in result.stdout
+    assert page.read_bytes() == (ROOT / "docs" / "validation.md").read_bytes()
+
+
+def test_without_options_a_table_is_printed(few_sections, capsys):
+    assert main(["validate"]) == 0
+    text = capsys.readouterr().out
+    for section in few_sections:
+        assert section.title in text
+        assert all(check.name in text for check in section.checks)
+    assert text.splitlines()[-1].startswith("0 equal, ")
+
+
+def test_json_is_printed_or_written(few_sections, capsys, tmp_path):
+    assert main(["validate", "--json"]) == 0
+    printed = capsys.readouterr().out
+    assert [section["title"] for section in json.loads(printed)["sections"]] == [each.title for each in few_sections]
+    assert main(["validate", "--json", "--out", str(tmp_path / "rows.json")]) == 0
+    assert (tmp_path / "rows.json").read_text() == printed
+
+
+def test_an_exact_row_that_differs_is_exit_code_one(monkeypatch, capsys):
+    """Without progressive quantisation no row is computed twice, and every LSB plane is fetched."""
+    monkeypatch.setattr(document, "SECTIONS", (gpt2.SECTIONS[0],))
+    assert main(["validate", "--set", "progressive.enabled=false"]) == 1
+    errors = capsys.readouterr().err
+    assert "not exact: small, pruned: rows that need LSBs: published 323, ours 0" in errors
+    assert "not exact: small, pruned: K and V: published 82.4" in errors
+
+
+def test_bad_input_is_one_line(tmp_path):
+    assert_refused(topsieve("validate", "--accelerator", "abacus"), "'abacus'", "spatten")
+    assert_refused(topsieve("validate", "--out", tmp_path / "none" / "page.md"), "cannot write", "a folder that exists")
+    assert_refused(topsieve("validate", "--out", tmp_path), "cannot write", str(tmp_path))
+
+
+def test_a_machine_too_small_is_one_line():
+    assert_refused(topsieve("validate", "--set", "capacity=512"), "out of range", "512")
