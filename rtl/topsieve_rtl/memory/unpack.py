@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Mux, Signal
+from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -180,14 +180,17 @@ class Unpacker(wiring.Component):
         need, fill = Signal(range(buffer_granules + 1)), Signal(range(buffer_granules + 1))
         count, is_last = Signal(range(lanes + 1)), Signal()
 
-        emits, final, removed = Signal(), Signal(), Signal.like(fill)
+        offers, emits, final = Signal(), Signal(), Signal()
+        # `fill` - `need`; its sign bit says that there is not enough.
+        less = Signal(signed(len(fill) + 1))
         starts = Signal()
         m.d.comb += [
             starts.eq(~working & self.job.valid),
             self.job.ready.eq(~working),
             final.eq(is_last & (~has_rows | (rows == 1))),
-            emits.eq(working & (fill >= need) & outputs.i.ready),
-            removed.eq(Mux(emits, need, 0)),
+            less.eq(fill - need),
+            offers.eq(working & ~less[-1]),
+            emits.eq(offers & outputs.i.ready),
         ]
 
         # The next beat: of the next row, of this one, or of a new command's first row.
@@ -238,28 +241,30 @@ class Unpacker(wiring.Component):
         with m.Elif(emits):
             m.d.sync += [working.eq(~final), rows.eq(rows - is_last)]
 
-        # The buffer of granules.
+        # The buffer of granules. Both cases of whether a beat leaves are computed side by side: what is decided last only
+        # selects.
         value = Signal(buffer_granules * granule)
         remaining = Signal.like(fill)
-        arriving = Signal(range(8 * shape.data_bytes // granule + 1))
+        arriving, limit = Signal(range(8 * shape.data_bytes // granule + 1)), Signal.like(fill)
         appends = Signal()
         m.d.comb += [
-            remaining.eq(fill - removed),
             arriving.eq(self.piece.payload.bytes << (3 - shift)),
-            self.piece.ready.eq(remaining + arriving <= buffer_granules),
+            limit.eq(buffer_granules - arriving),
+            remaining.eq(Mux(emits, less, fill)),
+            self.piece.ready.eq(Mux(emits, less <= limit, fill <= limit)),
             appends.eq(self.piece.valid & self.piece.ready),
         ]
         shifted = Signal.like(value)
-        m.d.comb += shifted.eq(value >> (removed << shift))
+        m.d.comb += shifted.eq(value >> (need << shift))
         m.d.sync += [
             fill.eq(remaining + Mux(appends, arriving, 0)),
-            value.eq(shifted | Mux(appends, self.piece.payload.data << (remaining << shift), 0)),
+            value.eq(Mux(emits, shifted, value) | Mux(appends, self.piece.payload.data << (remaining << shift), 0)),
         ]
 
         beat = outputs.i.payload
         takes_status = Signal()
         m.d.comb += [
-            outputs.i.valid.eq(working & (fill >= need)),
+            outputs.i.valid.eq(offers),
             beat.count.eq(count),
             beat.first.eq(first),
             beat.last.eq(is_last),
