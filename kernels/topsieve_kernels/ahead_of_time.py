@@ -1,6 +1,6 @@
 """Compile every shipped kernel configuration without a GPU, and read what the compiler made of it.
 
-`python -m topsieve_kernels.ahead_of_time [--capability 90] [--case NAME] [--all]` prints one JSON line a configuration:
+`python -m topsieve_kernels.ahead_of_time [--capability 90] [--case NAME] [--all] [--ones]` prints one JSON line a configuration:
 registers, stack and local-memory traffic (both 0 means nothing spilled), shared memory, and the instructions counted in
 the disassembly. The tools come with the Triton wheel.
 """
@@ -40,6 +40,7 @@ CAPABILITIES = (80, 90)
 SHARED_LIMIT_BYTES = {80: 163 * 1024, 90: 227 * 1024}
 TENSOR_CORE = ("HGMMA", "IGMMA", "HMMA", "IMMA")
 COUNTED = (*TENSOR_CORE, "LDL", "STL", "LDG.E.128", "LDGSTS", "MUFU.EX2", "RED", "ATOM")
+FLOATING = ("score_scale", "threshold")
 DIVISIBLE = ("columns", "columns_per_part", "keys", "keys_per_part", "width", "channels")
 
 
@@ -237,8 +238,10 @@ def cases(capability: int) -> Iterator[Case]:
         )
 
 
-def compile_case(case: Case, capability: int) -> Resources:
+def compile_case(case: Case, capability: int, ones: bool = False) -> Resources:
     """Compile one configuration for compute capability `capability` / 10 and read its resources.
+
+    With `ones`, every integer argument is the constant 1, as Triton makes of an argument that happens to be 1.
 
     Raises
     ------
@@ -248,20 +251,23 @@ def compile_case(case: Case, capability: int) -> Resources:
     if not HAS_TRITON or INTERPRETED:
         raise ValueError("ahead of time: needs Triton, in a process without TRITON_INTERPRET")
 
-    signature, attributes = {}, {}
+    signature, attributes, constants = {}, {}, dict(case.constants)
     for position, parameter in enumerate(case.kernel.params):
         name = parameter.name
         if parameter.is_constexpr:
             signature[name] = "constexpr"
         elif name.endswith("_ptr"):
             signature[name] = "*" + case.types.get(name, case.types.get("*", ""))
+        elif ones and name not in FLOATING:
+            signature[name], constants[name] = "constexpr", 1
+            continue
         else:
-            signature[name] = "fp32" if name in ("score_scale", "threshold") else "i32"
+            signature[name] = "fp32" if name in FLOATING else "i32"
         # As at run time for the usual shapes: pointers and strides are multiples of 16.
         if name.endswith("_ptr") or "_stride_" in name or name in DIVISIBLE:
             attributes[(position,)] = [["tt.divisibility", 16]]
     compiled = triton.compile(
-        ASTSource(case.kernel, signature, case.constants, attributes),
+        ASTSource(case.kernel, signature, constants, attributes),
         target=GPUTarget("cuda", capability, 32),
         options={"num_warps": case.num_warps, "num_stages": case.num_stages},
     )
@@ -292,13 +298,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--capability", type=int, choices=CAPABILITIES, action="append", help="default: both")
     parser.add_argument("--case", help="only configurations whose name contains this")
     parser.add_argument("--all", action="store_true", help="every configuration, not only one per kernel")
+    parser.add_argument("--ones", action="store_true", help="every integer argument the constant 1")
     options = parser.parse_args(arguments)
     spilled = False
     for capability in options.capability or CAPABILITIES:
         for case in cases(capability):
             if not (options.case in case.name if options.case else options.all or case.core):
                 continue
-            found = compile_case(case, capability)
+            found = compile_case(case, capability, options.ones)
             spilled = spilled or found.spilled
             line = asdict(found) | {
                 "spilled": found.spilled,

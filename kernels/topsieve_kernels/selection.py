@@ -29,14 +29,14 @@ class TopK:
 def order_key(value):
     """Unsigned 32-bit integers that order as the floats do; 0 for NaN, both zeros alike."""
     bits = tl.where(value == 0.0, 0.0, value).to(tl.uint32, bitcast=True)
-    flipped = tl.where(bits >= 0x80000000, ~bits, bits | 0x80000000)
+    flipped = tl.where(bits >= 0x80000000, bits ^ 0xFFFFFFFF, bits | 0x80000000)
     return tl.where(value == value, flipped, 0)
 
 
 @jit
 def key_value(key):
     """The float32 of an order key; NaN for 0."""
-    bits = tl.where(key >= 0x80000000, key & 0x7FFFFFFF, ~key)
+    bits = tl.where(key >= 0x80000000, key & 0x7FFFFFFF, key ^ 0xFFFFFFFF)
     return bits.to(tl.float32, bitcast=True)
 
 

@@ -58,6 +58,14 @@ def test_every_shipped_configuration(interpreter, capability):
     check(rows)
 
 
+@pytest.mark.full
+def test_integers_that_happen_to_be_one(interpreter):
+    """Triton makes constants of arguments that are 1, and constants may not be assigned again: another program."""
+    rows = compiled("--capability", "90", "--ones")
+    assert len(rows) >= 14
+    assert not any(row["spilled"] for row in rows)
+
+
 def test_a_spilling_configuration_is_seen(interpreter):
     """A tile of 64 by 256 numbers is too much for one warp: the check must say so, or it could not fail."""
     script = (

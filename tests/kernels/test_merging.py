@@ -12,8 +12,8 @@ from topsieve_kernels.selection import topk_select
 
 SHAPES = [
     # batch, tokens, channels, metric channels, removed, protected, sized
-    (2, 71, 40, 64, 20, (0,), True),
-    (1, 50, 10, 7, 25, (), False),
+    (2, 37, 24, 64, 12, (0,), True),
+    (1, 30, 10, 7, 15, (), False),
     (1, 9, 1100, 100, 3, (2, 1), True),
     (2, 12, 8, 8, 0, (), False),
     (1, 2, 3, 5, 1, (), False),
