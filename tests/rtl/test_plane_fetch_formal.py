@@ -88,9 +88,9 @@ class FetcherProof(Elaboratable):
                 Assert(place + (address.payload.words_minus_one + 1) * size <= 4096),
             ]
         m.d.comb += [
-            Assert(unit.splitter.reserved <= shape.buffer_words),
+            Assert(unit.splitter.free <= shape.buffer_words),
             Assert(unit.splitter.outstanding <= shape.max_outstanding),
-            Assert(unit.aligner.buffered <= unit.splitter.reserved),
+            Assert(unit.aligner.buffered + unit.splitter.free <= shape.buffer_words),
         ]
         with m.If(answer.valid):
             m.d.comb += Assert(unit.aligner.buffered < shape.buffer_words)

@@ -37,12 +37,12 @@ class BurstSplitter(wiring.Component):
 
     Attributes
     ----------
-    reserved, outstanding : words and bursts asked for; for proofs.
+    free, outstanding : places for words, and bursts asked for; for proofs.
     """
 
     def __init__(self, shape: PlaneFetchShape) -> None:
         self.shape = shape
-        self.reserved = Signal(range(shape.buffer_words + 1))
+        self.free = Signal(range(shape.buffer_words + 1), init=shape.buffer_words)
         self.outstanding = Signal(range(shape.max_outstanding + 1))
         super().__init__(
             {
@@ -70,16 +70,16 @@ class BurstSplitter(wiring.Component):
         to_boundary = Signal(range(page_words + 1))
         length = Signal(range(shape.max_burst_words + 1))
         ends, issues, takes = Signal(), Signal(), Signal()
-        shortest = Mux(words < shape.max_burst_words, words, shape.max_burst_words)
+        longest = shape.max_burst_words
+        shortest = Mux(words < longest, words, longest)
+        # Each question about the least of three is asked of all three at once, which is faster than of the least.
+        fits = (to_boundary <= self.free) | (words <= self.free) | (longest <= self.free)
         m.d.comb += [
             to_boundary.eq(page_words - (word & (page_words - 1))),
             length.eq(Mux(to_boundary < shortest, to_boundary, shortest)),
-            ends.eq(length == words),
+            ends.eq((words <= longest) & (words <= to_boundary)),
             issues.eq(
-                valid
-                & (~self.address.valid | self.address.ready)
-                & (self.reserved + length <= shape.buffer_words)
-                & (self.outstanding != shape.max_outstanding)
+                valid & (~self.address.valid | self.address.ready) & fits & (self.outstanding != shape.max_outstanding)
             ),
             self.run.ready.eq(~valid | (issues & ends)),
             takes.eq(self.run.valid & self.run.ready),
@@ -89,7 +89,7 @@ class BurstSplitter(wiring.Component):
             self.expected.payload.last.eq(last & ends),
         ]
         m.d.sync += [
-            self.reserved.eq(self.reserved + Mux(issues, length, 0) - self.word_freed),
+            self.free.eq(self.free - Mux(issues, length, 0) + self.word_freed),
             self.outstanding.eq(self.outstanding + issues - self.burst_answered),
         ]
         with m.If(issues):
