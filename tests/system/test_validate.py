@@ -36,6 +36,18 @@ def test_without_options_a_table_is_printed(few_sections, capsys):
     assert text.splitlines()[-1].startswith("0 equal, ")
 
 
+def test_reasons_are_those_of_the_published_machine(few_sections, capsys):
+    assert main(["validate", "--json"]) == 0
+    published = json.loads(capsys.readouterr().out)
+    assert main(["validate", "--json", "--set", "topk.seed=1"]) == 0
+    other = json.loads(capsys.readouterr().out)
+    reasons = [
+        {row["reason"] for section in data["sections"] for row in section["rows"]} for data in (published, other)
+    ]
+    assert len(reasons[0]) > 1
+    assert reasons[1] == {""}
+
+
 def test_json_is_printed_or_written(few_sections, capsys, tmp_path):
     assert main(["validate", "--json"]) == 0
     printed = capsys.readouterr().out

@@ -124,7 +124,7 @@ SECTIONS = (
                 8.30,
                 _mean_watts(lambda component, action: True),
                 "Table II",
-                reason="the sum of the three rows above",
+                reason="logic, SRAM and DRAM of our mix together",
             ),
             *(
                 Check(

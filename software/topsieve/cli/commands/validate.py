@@ -62,7 +62,7 @@ def _print(validation: Validation) -> None:
     shown = ("quantity", "unit", *numbers, "verdict", "status")
     columns = [(name, "right" if name in numbers else "left") for name in shown]
     for section, results in validation.sections:
-        rows = [dict(zip(COLUMNS, cells(result), strict=True)) for result in results]
+        rows = [dict(zip(COLUMNS, cells(validation, result), strict=True)) for result in results]
         print_table(section.title, columns, [[row[name] for name in shown] for row in rows])
         print()
     print(", ".join(f"{count} {verdict.value}" for verdict, count in verdict_counts(validation).items()))
