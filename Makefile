@@ -39,6 +39,8 @@ test-full: check system ## test, with the slow proofs
 
 bench: environment ## simulator speed, ratios measured side by side
 	$(BIN)/python -m topsieve_sim.bench
+	$(BIN)/python -m topsieve_sim.dram.bench
+	$(BIN)/python -m topsieve_rtl.bench
 
 resources: environment ## measure the units on FPGA families and write docs/resources.md
 	$(BIN)/python -m topsieve_rtl.synthesis docs/resources.md

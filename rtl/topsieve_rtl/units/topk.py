@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from topsieve_rtl.cosim import Case, Channel
 from topsieve_rtl.units.unit import Unit
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.golden.topk import SELECTOR_CODES, PacketStatus, packet_status, top_k
-from topsieve_sim.timing.topk import packet_rows, row_survivors, select_cycles, topk_times
+from topsieve_sim.timing.topk import TopKTimes, packet_rows, row_survivors, select_cycles, topk_times
 
 LoadBeat = tuple[tuple[int, ...], int, int, int]
 
@@ -66,37 +67,61 @@ class TopKUnit(Unit):
         return Case.through(beats, arrivals, ready, expected)
 
     def expect(self, config: AcceleratorConfig, case: Case) -> Mapping[str, Channel]:
-        lanes = config.topk.parallelism
-        source, sink = case.sources["i"], case.sinks["o"]
-        packets = list(_packets(config, source.beats))
-        selecting, survivors, beats = [], [], []
-        for packet in packets:
-            cycles, kth, quota, _ = select_cycles(
-                packet.scores,
-                packet.k,
-                SELECTOR_CODES[config.topk.selector.value],
-                lanes,
-                _score_bits(config),
-                config.topk.seed,
-                config.topk.radix_bits,
-            )
-            selecting.append(cycles)
-            survivors.append(row_survivors(packet.scores, kth, quota, lanes))
-            beats += _survivor_beats(packet, lanes)
-        times = topk_times(
-            np.asarray(source.arrival_cycles, np.int64),
-            np.array([packet.beats for packet in packets], np.int64),
-            np.array([packet_rows(packet.scores.size, lanes) for packet in packets], np.int64),
-            np.array(selecting, np.int64),
-            np.concatenate(survivors) if survivors else np.zeros(0, np.int64),
-            np.asarray(sink.ready_pattern, np.bool_),
-            lanes,
-            2 if config.double_buffer else 1,
-        )
+        source = case.sources["i"]
+        inputs = engine_inputs(config, case)
+        times = engine_times(config, inputs)
+        beats = [beat for packet in inputs.packets for beat in _survivor_beats(packet, config.topk.parallelism)]
         return {
             "i": Channel(times.accepted.tolist(), list(source.beats)),
             "o": Channel(times.left.tolist(), beats),
         }
+
+
+@dataclass(frozen=True)
+class EngineInputs:
+    """A case as the timing functions take it: packets, when their beats arrive, when the sink is ready."""
+
+    packets: tuple[_Packet, ...]
+    arrival: NDArray[np.int64]
+    packet_beats: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    ready: NDArray[np.bool_]
+
+
+def engine_inputs(config: AcceleratorConfig, case: Case) -> EngineInputs:
+    """The packets and stalls of `case` as arrays."""
+    source = case.sources["i"]
+    packets = tuple(_packets(config, source.beats))
+    return EngineInputs(
+        packets,
+        np.asarray(source.arrival_cycles, np.int64),
+        np.array([packet.beats for packet in packets], np.int64),
+        np.array([packet_rows(packet.scores.size, config.topk.parallelism) for packet in packets], np.int64),
+        np.asarray(case.sinks["o"].ready_pattern, np.bool_),
+    )
+
+
+def engine_times(config: AcceleratorConfig, inputs: EngineInputs) -> TopKTimes:
+    """Cycle of every event of the engine of `config` on `inputs`."""
+    lanes = config.topk.parallelism
+    selector = SELECTOR_CODES[config.topk.selector.value]
+    selecting, survivors = [], []
+    for packet in inputs.packets:
+        cycles, kth, quota, _ = select_cycles(
+            packet.scores, packet.k, selector, lanes, _score_bits(config), config.topk.seed, config.topk.radix_bits
+        )
+        selecting.append(cycles)
+        survivors.append(row_survivors(packet.scores, kth, quota, lanes))
+    return topk_times(
+        inputs.arrival,
+        inputs.packet_beats,
+        inputs.rows,
+        np.array(selecting, np.int64),
+        np.concatenate(survivors) if survivors else np.zeros(0, np.int64),
+        inputs.ready,
+        lanes,
+        2 if config.double_buffer else 1,
+    )
 
 
 def _score_bits(config: AcceleratorConfig) -> int:
