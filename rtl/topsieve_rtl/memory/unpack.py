@@ -228,8 +228,8 @@ class Unpacker(wiring.Component):
                 with m.Switch(next_plane):
                     for n, bits in enumerate(shape.element_bits):
                         with m.Case(n):
-                            m.d.comb += padding.eq(-(next_elements * bits))
-                            m.d.sync += need.eq((next_left * bits + padding) >> shift)
+                            m.d.comb += padding.eq(-(next_elements[:3] * (bits % 8)))
+                            m.d.sync += need.eq((next_left[: len(count)] * bits + padding) >> shift)
         with m.If(starts):
             m.d.sync += [
                 working.eq(1),
