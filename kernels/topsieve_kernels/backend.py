@@ -36,12 +36,13 @@ def jit(function: Any) -> Any:
 
 
 def choose(
-    backend: Backend, *operands: torch.Tensor, bfloat16_arithmetic: bool = True, head_dim: int = 0
+    backend: Backend, *operands: torch.Tensor, arithmetic: bool = True, head_dim: int = 0
 ) -> Literal["torch", "triton"]:
     """The backend that runs: `auto` is Triton when every operand is on a CUDA device, else torch.
 
-    `bfloat16_arithmetic` is False for kernels that only move bfloat16 or convert it first, which the interpreter may do.
-    `head_dim` is that of the first operand where it matters: float32 rows of more than 128 channels would spill.
+    `arithmetic` is False for kernels that only move their operands or convert them first: any dtype will do. Else float64
+    stays in torch, and bfloat16 is refused in the interpreter. `head_dim` is that of the first operand where it matters:
+    float32 rows of more than 128 channels would spill.
 
     Raises
     ------
@@ -55,15 +56,17 @@ def choose(
         raise ValueError(f"operands: on devices {sorted(devices)}, allowed: one device")
     on_gpu = operands[0].is_cuda
     narrow = operands[0].dtype != torch.float32 or head_dim <= MAXIMUM_FLOAT32_HEAD_DIM
+    wide = arithmetic and any(operand.dtype == torch.float64 for operand in operands)
     if backend == "auto":
-        return "triton" if on_gpu and HAS_TRITON and narrow else "torch"
+        return "triton" if on_gpu and HAS_TRITON and narrow and not wide else "torch"
     if backend == "triton":
+        require(not wide, "dtype", torch.float64, "float16, bfloat16, float32 with backend 'triton'")
         require(narrow, "head_dim", head_dim, f"up to {MAXIMUM_FLOAT32_HEAD_DIM} in float32 with backend 'triton'")
         if not HAS_TRITON:
             raise ValueError("backend: 'triton' is not installed; allowed: 'auto', 'torch'")
         if not on_gpu and not INTERPRETED:
             raise ValueError("backend: 'triton' needs CUDA tensors, or TRITON_INTERPRET=1 set before the import")
-        if INTERPRETED and bfloat16_arithmetic and any(operand.dtype == torch.bfloat16 for operand in operands):
+        if INTERPRETED and arithmetic and any(operand.dtype == torch.bfloat16 for operand in operands):
             raise ValueError("dtype: bfloat16 is wrong in Triton's interpreter; allowed there: float16, float32")
     return backend
 

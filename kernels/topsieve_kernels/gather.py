@@ -64,7 +64,7 @@ def gather_rows(
         shapes do not fit, or (CPU operands only: it would stall a GPU) an index is out of range.
     """
     index, length = check_rows(source, index, length)
-    if choose(backend, source, index, bfloat16_arithmetic=False) == "torch":
+    if choose(backend, source, index, arithmetic=False) == "torch":
         return gather_rows_reference(source, index, length)
     batch, heads, _, channels = source.shape
     rows = index.shape[2]

@@ -140,7 +140,7 @@ def topk_select(scores: torch.Tensor, k: int, *, backend: Backend = "auto") -> T
     )
     require(isinstance(k, int) and k >= 0, "k", k, "an integer of 0 or more")
     k = min(k, scores.shape[1])
-    if choose(backend, scores, bfloat16_arithmetic=False) == "torch" or k == 0:
+    if choose(backend, scores, arithmetic=False) == "torch" or k == 0:
         return topk_select_reference(scores, k)
     scores = scores.float().contiguous()
     rows, columns = scores.shape

@@ -196,6 +196,13 @@ def test_bad_input_is_named_in_one_line(change, field):
     assert "\n" not in str(caught.value)
 
 
+def test_float64_is_refused_in_triton(interpreter):
+    query, key, value, _ = operands(1, 1, 1, 4, 4, 8, torch.float64)
+    assert attention_importance(query, key, value).output.dtype == torch.float64
+    with pytest.raises(ValueError, match=r"^dtype: got torch.float64"):
+        attention_importance(query, key, value, backend="triton")
+
+
 def test_bfloat16_is_refused_in_the_interpreter(interpreter):
     query, key, value, _ = operands(1, 1, 1, 4, 4, 8, torch.bfloat16)
     with pytest.raises(ValueError, match="bfloat16 is wrong"):
