@@ -34,8 +34,8 @@ unit: environment system ## the tests, without the slow proofs
 
 test: check unit ## everything that must pass before a change lands
 
-test-full: check system ## test, with the slow proofs
-	$(PYTEST) -n $(WORKERS) --dist worksteal -m "full or not full"
+test-full: check system ## test, with the slow proofs and newly drawn cases
+	TOPSIEVE_HYPOTHESIS=explore $(PYTEST) -n $(WORKERS) --dist worksteal -m "full or not full"
 
 bench: environment ## simulator speed, ratios measured side by side
 	$(BIN)/python -m topsieve_sim.bench

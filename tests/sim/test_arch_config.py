@@ -114,6 +114,13 @@ BAD_OVERRIDES = [
 ]
 
 
+def test_a_scaled_dot_product_must_fit_the_integers_of_the_models():
+    wide = ["formats.query_bits=16", "formats.key_msb_bits=16", "formats.key_lsb_bits=8", "max_head_dim=512"]
+    with pytest.raises(InputError, match="must fit 63 bits, got 65"):
+        load_config("spatten", wide)
+    assert load_config("spatten", [*wide[:2], "formats.key_lsb_bits=6", "max_head_dim=512"]).formats.key_bits == 22
+
+
 @pytest.mark.parametrize(("override", "field", "value"), BAD_OVERRIDES)
 def test_a_wrong_value_is_one_line_that_names_field_and_value(override, field, value):
     with pytest.raises(InputError) as caught:

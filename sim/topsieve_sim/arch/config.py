@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from topsieve_sim.arch.formats import NumberFormats
+from topsieve_sim.arch.formats import SCORE_MULTIPLIER_BITS, NumberFormats
 
 
 class _Part(BaseModel):
@@ -137,6 +137,12 @@ class AcceleratorConfig(_Part):
                     f"{name}.multipliers / lane_split must divide softmax.lanes = {self.softmax.lanes} or be a multiple "
                     f"of it, got {array.multipliers} / {array.lane_split} = {segments}"
                 )
+        scaled = self.formats.dot_product_bits(self.max_head_dim) + SCORE_MULTIPLIER_BITS
+        if scaled > 63:
+            raise ValueError(
+                f"formats.query_bits + key bits are too many for max_head_dim = {self.max_head_dim}: a scaled dot product "
+                f"must fit 63 bits, got {scaled}"
+            )
         if self.topk.parallelism % self.softmax.lanes and self.softmax.lanes % self.topk.parallelism:
             raise ValueError(
                 f"topk.parallelism must divide softmax.lanes = {self.softmax.lanes} or be a multiple of it, "

@@ -20,6 +20,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+# Width of the factor that turns an accumulator into a score.
+SCORE_MULTIPLIER_BITS = 16
+
 Bits = Annotated[int, Field(ge=1, le=64)]
 
 

@@ -21,7 +21,7 @@ ISSUE_ROWS = 2
 # From a survivor beat's handshake to the cycle in which the survivor bank can deliver it: write, read.
 SURVIVOR_READ = 2
 # Finished output rows the weighted-sum array can hold.
-OUTPUT_ROWS = 2
+OUTPUT_ROWS = 4
 
 
 def tree_levels(inputs: int) -> int:

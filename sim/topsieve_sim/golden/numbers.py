@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topsieve_sim.arch.formats import NumberFormats
+from topsieve_sim.arch.formats import SCORE_MULTIPLIER_BITS, NumberFormats
 from topsieve_sim.errors import InputError
 
-SCORE_MULTIPLIER_BITS = 16
 SCORE_SHIFT_BITS = 6
+# The rounding half of a shift by 63 is not an int64; a product of 63 bits is 0 or 1 by then anyway.
+MAXIMUM_SCORE_SHIFT = (1 << SCORE_SHIFT_BITS) - 2
 LOG2_E = 1.0 / math.log(2.0)
 
 Integers = NDArray[np.int64]
@@ -84,7 +85,7 @@ def score_factor(
 ) -> ScoreFactor:
     """The factor for log2-unit scores: query step x key step x log2(e) / sqrt(head_dim) x 2^score_fraction_bits.
 
-    The multiplier is normalised to 16 significant bits unless the shift reaches its limit of 63.
+    The multiplier is normalised to 16 significant bits unless the shift reaches its limit of 62.
 
     Raises
     ------
@@ -96,7 +97,7 @@ def score_factor(
     if not (np.isfinite(real).all() and (real > 0).all()):
         raise InputError("the score factor must be positive and finite", value=float(np.min(real)))
     _, exponent = np.frexp(real)
-    shift = np.minimum(SCORE_MULTIPLIER_BITS - exponent, (1 << SCORE_SHIFT_BITS) - 1).astype(np.int64)
+    shift = np.minimum(SCORE_MULTIPLIER_BITS - exponent, MAXIMUM_SCORE_SHIFT).astype(np.int64)
     multiplier = np.rint(np.ldexp(real, shift)).astype(np.int64)
     carried = multiplier == 1 << SCORE_MULTIPLIER_BITS
     multiplier = np.where(carried, multiplier >> 1, multiplier)
