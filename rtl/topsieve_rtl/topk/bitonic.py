@@ -55,7 +55,8 @@ class BitonicSelect(Selector):
 
     Lane by lane the merger compares the head of one run's bank with the head of the other run's opposite bank; the P
     winners are a rotated bitonic sequence, which the half-cleaner sorts. Each bank moves on by itself, so the feedback
-    is a single comparison.
+    is a single comparison. Heads wait in registers, each with the pointer to what follows it: an asynchronous read and
+    a comparison in one cycle would be the slowest path of the engine.
     """
 
     def elaborate(self, platform: object) -> Module:
@@ -69,6 +70,9 @@ class BitonicSelect(Selector):
         idle, phase, side = Signal(init=1), Signal(Phase), Signal()
         size, wanted, rows = Signal(numbers), Signal(numbers), Signal(place)
         row, run, tail = Signal(place), Signal(place), Signal(range(depth))
+        # Set for the cycle that fetches the first heads of a pair of runs.
+        opens = Signal()
+        next_left, next_right = Signal(place), Signal(place)
         left_end, right_end = Signal(place), Signal(place)
         left = [Signal(place, name=f"left_{lane}") for lane in range(lanes)]
         right = [Signal(place, name=f"right_{lane}") for lane in range(lanes)]
@@ -78,9 +82,11 @@ class BitonicSelect(Selector):
         # Banks: a pass reads those of one side and writes those of the other.
         written, written_last = Signal(), Signal()
         to_write = [Signal(bits, name=f"to_write_{lane}") for lane in range(lanes)]
-        left_heads, right_heads = [], []
+        left_address = [Mux(opens, next_left, pointer) for pointer in left]
+        right_address = [Mux(opens, next_right, pointer) for pointer in right]
+        left_following, right_following = [], []
         for lane in range(lanes):
-            heads = []
+            following = []
             for half in range(2):
                 bank = memory.Memory(shape=bits, depth=depth, init=[])
                 m.submodules[f"bank_{half}_{lane}"] = bank
@@ -90,12 +96,16 @@ class BitonicSelect(Selector):
                     writer.addr.eq(tail),
                     writer.data.eq(to_write[lane]),
                     writer.en.eq(written & (side == half)),
-                    ports[0].addr.eq(left[lane]),
-                    ports[1].addr.eq(right[lane]),
+                    ports[0].addr.eq(left_address[lane]),
+                    ports[1].addr.eq(right_address[lane]),
                 ]
-                heads.append([port.data for port in ports])
-            left_heads.append(Mux(side, heads[0][0], heads[1][0]))
-            right_heads.append(Mux(side, heads[0][1], heads[1][1]))
+                following.append([port.data for port in ports])
+            left_following.append(Mux(side, following[0][0], following[1][0]))
+            right_following.append(Mux(side, following[0][1], following[1][1]))
+        left_heads = [Signal(bits, name=f"left_head_{lane}") for lane in range(lanes)]
+        right_heads = [Signal(bits, name=f"right_head_{lane}") for lane in range(lanes)]
+        left_valid = [Signal(name=f"left_valid_{lane}") for lane in range(lanes)]
+        right_valid = [Signal(name=f"right_valid_{lane}") for lane in range(lanes)]
 
         # Sort each row of the buffer.
         sorting = phase == Phase.SORT
@@ -114,19 +124,35 @@ class BitonicSelect(Selector):
         sorted_valid = delayed(m, sorting, sort_cycles, "sorted")
         sorted_last = delayed(m, sorting & last_row, sort_cycles, "sorted_last")
 
-        # Merge two runs.
+        # Merge two runs. The left run is shorter than `run` only where there is no right run, whose bank is then empty,
+        # so the left end needs no bound.
+        pair = run << 1
+        with m.If(opens):
+            m.d.sync += [
+                phase.eq(Phase.MERGE),
+                next_left.eq(next_left + pair),
+                next_right.eq(next_right + pair),
+                left_end.eq(next_right),
+                right_end.eq(Mux(next_left + pair < rows, next_left + pair, rows)),
+            ]
         winners = []
         for lane in range(lanes):
             opposite = lanes - 1 - lane
-            left_valid, right_valid = left[lane] < left_end, right[opposite] < right_end
-            takes_left = ~right_valid | (left_valid & (left_heads[lane] >= right_heads[opposite]))
+            takes_left = ~right_valid[opposite] | (left_valid[lane] & (left_heads[lane] >= right_heads[opposite]))
             winner = Mux(takes_left, left_heads[lane], right_heads[opposite])
             winners.append(registered(m, winner, f"winner_{lane}"))
-            with m.If(merging):
-                with m.If(takes_left):
-                    m.d.sync += left[lane].eq(left[lane] + 1)
-                with m.Else():
-                    m.d.sync += right[opposite].eq(right[opposite] + 1)
+            with m.If(opens | counting | takes_left):
+                m.d.sync += [
+                    left_heads[lane].eq(left_following[lane]),
+                    left[lane].eq(left_address[lane] + 1),
+                    left_valid[lane].eq(opens | (left[lane] < left_end)),
+                ]
+            with m.If(opens | ~takes_left):
+                m.d.sync += [
+                    right_heads[opposite].eq(right_following[opposite]),
+                    right[opposite].eq(right_address[opposite] + 1),
+                    right_valid[opposite].eq(Mux(opens, next_right < rows, right[opposite] < right_end)),
+                ]
         merged: list[Value] = list(winners)
         for number, layer in enumerate(half_cleaner_layers(lanes)):
             merged = [
@@ -139,8 +165,8 @@ class BitonicSelect(Selector):
             m.d.sync += row.eq(row + 1)
             with m.If(last_row):
                 m.d.sync += phase.eq(Phase.DRAIN)
-        with m.If(merging & (row + 1 == right_end)):
-            self._open_pair(m, left, right, left_end, right_end, right_end, run, rows)
+        # The next cycle merges the last row of a pair that another follows.
+        m.d.sync += opens.eq(merging & (row + 2 < rows) & (((row + 2) & (pair - 1)) == 0))
 
         # Write, and begin the next pass when all is written.
         m.d.comb += [
@@ -160,24 +186,23 @@ class BitonicSelect(Selector):
         with m.If(written_last):
             m.d.sync += [tail.eq(0), row.eq(0), side.eq(~side), run.eq(next_run)]
             with m.If(next_run < rows):
-                m.d.sync += phase.eq(Phase.MERGE)
-                self._open_pair(m, left, right, left_end, right_end, 0, next_run, rows)
+                m.d.sync += [opens.eq(1), next_left.eq(0), next_right.eq(next_run)]
             with m.Else():
                 m.d.sync += [phase.eq(Phase.COUNT), *(pointer.eq(wanted_row) for pointer in left)]
 
-        # The first cycle of the count reads the k-th itself.
-        reads_kth = row == 0
+        # The first cycle of the count fetches the row of the k-th, the following ones all rows up to it.
         with m.If(counting):
-            m.d.sync += [row.eq(row + 1), *(pointer.eq(row) for pointer in left)]
-            with m.If(reads_kth):
+            m.d.sync += row.eq(row + 1)
+            with m.If(row == 0):
+                m.d.sync += [pointer.eq(0) for pointer in left]
+            with m.If(row == 1):
                 m.d.sync += kth.eq(one_hot_select(wanted_lane, left_heads))
-            with m.Elif(row == wanted_row + 1):
+            with m.If(row == wanted_row + 1):
                 m.d.sync += phase.eq(Phase.DRAIN)
         ranks = popcount_ranks(lanes)
-        counted_row = [registered(m, head, f"counted_{lane}") for lane, head in enumerate(left_heads)]
-        greater = registered(m, Cat(value > kth for value in counted_row), "greater")
+        greater = registered(m, Cat(head > kth for head in left_heads), "greater")
         greater_count = population_count(m, greater, "greater")
-        counted = delayed(m, counting & ~reads_kth, 2 + ranks, "counted")
+        counted = delayed(m, counting & (row != 0), 2 + ranks, "counted")
         counted_last = delayed(m, counting & (row == wanted_row + 1), 2 + ranks, "counted_last")
         quota = Signal(numbers)
         with m.If(counted):
@@ -213,23 +238,3 @@ class BitonicSelect(Selector):
         with m.If(self.result.valid & self.result.ready):
             m.d.sync += [self.result.valid.eq(0), idle.eq(1)]
         return m
-
-    @staticmethod
-    def _open_pair(
-        m: Module,
-        left: Sequence[Signal],
-        right: Sequence[Signal],
-        left_end: Signal,
-        right_end: Signal,
-        start: Value | int,
-        run: Value,
-        rows: Value,
-    ) -> None:
-        """Point the banks at the two runs from row `start` on."""
-        middle, end = start + run, start + (run << 1)
-        m.d.sync += [
-            *(pointer.eq(start) for pointer in left),
-            *(pointer.eq(middle) for pointer in right),
-            left_end.eq(Mux(middle < rows, middle, rows)),
-            right_end.eq(Mux(end < rows, end, rows)),
-        ]

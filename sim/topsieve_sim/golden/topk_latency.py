@@ -14,6 +14,8 @@ ROW_READ = 2
 LOAD_TO_COMMAND = 2
 # From the cycle in which the selector takes a command to the first row issue of quick-select and of the bitonic sorter.
 COMMAND_TO_ISSUE = 1
+# Bitonic sorter: a merge pass fetches the first head of each bank into its register before it compares.
+HEAD_FETCH = 1
 
 
 @njit(cache=True)

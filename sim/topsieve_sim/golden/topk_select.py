@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from topsieve_sim.golden.topk_latency import (
     COMMAND_TO_ISSUE,
+    HEAD_FETCH,
     ROW_READ,
     levels,
     popcount_ranks,
@@ -276,10 +277,10 @@ def bitonic_cycles(n: int, k: int, lanes: int) -> int:
     depth = levels(lanes)
     # Sort each row: row register, one register per comparator layer, write.
     cycle = COMMAND_TO_ISSUE + rows - 1 + ROW_READ + depth * (depth + 1) // 2 + 1
-    # Merge runs of rows pairwise: head comparison, one register per layer of the half-cleaner, write.
+    # Merge runs of rows pairwise: first heads, head comparison, one register per layer of the half-cleaner, write.
     run = 1
     while run < rows:
-        cycle += rows - 1 + 1 + depth + 1
+        cycle += HEAD_FETCH + rows - 1 + 1 + depth + 1
         run *= 2
     # Read the k-th's row, then all rows up to it and count what is greater: row register, comparison, count, sum.
     wanted_rows = (k - 1) // lanes + 1

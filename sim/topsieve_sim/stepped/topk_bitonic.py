@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from topsieve_sim.golden.topk_latency import levels, popcount_ranks
+from topsieve_sim.golden.topk_latency import HEAD_FETCH, levels, popcount_ranks
 from topsieve_sim.stepped.topk_select import Command, Result, SteppedSelector
 
 
@@ -10,7 +10,8 @@ class BitonicSelect(SteppedSelector):
     """Sort each row with a bitonic network, merge runs of rows pairwise at P elements a cycle, read the k-th.
 
     The merger compares, lane by lane, the head of one run's bank with the head of the other run's opposite bank; the
-    P winners are a rotated bitonic sequence, which one half-cleaner network sorts.
+    P winners are a rotated bitonic sequence, which one half-cleaner network sorts. Heads wait in registers, so a pass
+    opens with a cycle that fetches the first ones; later pairs are fetched behind the row before them.
     """
 
     def __init__(self, lanes: int, score_bits: int) -> None:
@@ -33,6 +34,10 @@ class BitonicSelect(SteppedSelector):
 
     def _advance(self, rows: list[list[int]], loading: tuple[bool, list[int]] | None) -> None:
         phase = self.phase
+        if phase == "open":
+            self.fetching -= 1
+            if self.fetching == 0:
+                self.phase = "merge"
         sorted_row = self.sort_pipe.pop()
         if sorted_row is not None:
             self._written(*sorted_row)
@@ -56,7 +61,8 @@ class BitonicSelect(SteppedSelector):
             self.row = 0
             self.first_of_pair = 0
             self.popped = ([0] * self.lanes, [0] * self.lanes)
-            self.phase = "merge" if self.run < self.rows_count else "count"
+            self.fetching = HEAD_FETCH
+            self.phase = "open" if self.run < self.rows_count else "count"
 
     def _sort(self, rows: list[list[int]]) -> tuple[bool, list[int]]:
         row = list(rows[self.row][: self.n - self.row * self.lanes])
