@@ -123,7 +123,7 @@ class FetcherProof(Elaboratable):
 
 
 def test_bursts_and_handshakes_are_legal():
-    prove(FetcherProof(SMALL), depth=14, mode=Mode.BOUNDED)
+    prove(FetcherProof(SMALL), depth=13, mode=Mode.BOUNDED)
 
 
 @pytest.mark.full
@@ -136,7 +136,7 @@ def test_the_assumptions_let_commands_run_to_their_end():
 
 
 def test_a_patient_neighbourhood_never_waits_long():
-    prove(FetcherProof(SMALL, patience=9), depth=16, mode=Mode.BOUNDED)
+    prove(FetcherProof(SMALL, patience=9), depth=14, mode=Mode.BOUNDED)
 
 
 class Careless(PlaneFetcher):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from rtl.harness import ALL_ENGINES, engine_or_skip
+from rtl.harness import engine_or_skip
 from rtl.harness.bus_bench import run_bus_bench
 from rtl.harness.plane_fetch_shape import SHAPE
 from sim.plane_fetch_cases import FetchCase, cases, shapes
@@ -70,11 +70,11 @@ def check(shape: PlaneFetchShape, drawn: list[FetchCase], engine: Engine = Engin
         assert log.finished
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=16, deadline=None)
 @given(st.data())
 def test_every_beat_in_the_predicted_cycle(data):
     shape = data.draw(shapes())
-    check(shape, data.draw(st.lists(cases(shape, max_commands=3, max_rows=7), min_size=5, max_size=5)))
+    check(shape, data.draw(st.lists(cases(shape, max_commands=3, max_rows=7), min_size=6, max_size=6)))
 
 
 @pytest.mark.full
@@ -91,7 +91,9 @@ SMALL = PlaneFetchShape(
 )
 
 
-@pytest.mark.parametrize("engine", ALL_ENGINES[1:])
+@pytest.mark.parametrize(
+    "engine", [Engine.CXXRTL, Engine.ICARUS, pytest.param(Engine.VERILATOR, marks=pytest.mark.full)]
+)
 @settings(max_examples=1, deadline=None, phases=[Phase.generate])
 @given(st.data())
 def test_every_engine_agrees(engine, data):

@@ -57,7 +57,7 @@ async def every_register(dut: Any) -> None:
         assert answer.resp == AxiResp.OKAY
         assert int.from_bytes(answer.data, "little") == model.read(register.offset)[0], register.name
 
-    for _ in range(150):
+    for _ in range(60):
         offset = draw.randrange(1 << ACCELERATOR_MAP.address_bits)
         size = draw.randrange(1, 5 - offset % 4)
         written = draw.randbytes(size)

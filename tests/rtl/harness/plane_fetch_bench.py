@@ -25,7 +25,7 @@ def commands_of(seed: int) -> tuple[list[FetchCommand], list[int]]:
     draw = random.Random(seed)
     commands: list[FetchCommand] = []
     indices: list[int] = []
-    for _ in range(12):
+    for _ in range(5):
         plane = draw.randrange(3)
         elements = draw.randrange(1, 65)
         stride = SHAPE.row_bytes(elements, plane) + draw.choice([0, 0, 5])
@@ -71,7 +71,7 @@ async def watch_addresses(dut: Any, seen: list[tuple[int, int]]) -> None:
 
 @cocotb.test()
 async def rows_from_a_ram(dut: Any) -> None:
-    """Twelve commands; every byte of the RAM differs from its neighbours."""
+    """Five commands; every byte of the RAM differs from its neighbours."""
     draw = random.Random(7)
     contents = random.Random(3).randbytes(SIZE)
     for name in ("command__valid", "index__valid", "o__ready"):
