@@ -57,7 +57,7 @@ def plot_fidelity_against_cycles(
     InputError
         the file cannot be written.
     """
-    figure, axes = _figure(6.4, 4.2)
+    figure, (axes,) = new_figure(6.4, 4.2)
     for index, name in enumerate(cycles):
         marker, colour = MARKERS[index % len(MARKERS)], PALETTE[index % len(PALETTE)]
         axes.plot(cycles[name], fidelity[name], marker, color=colour, markersize=8, label=name, linestyle="none")
@@ -66,7 +66,7 @@ def plot_fidelity_against_cycles(
     axes.set_xlabel(f"cycles on {machine}")
     axes.set_ylabel("cosine to the full model's embedding")
     axes.set_title("Fidelity against cycles: up and left is better")
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def plot_survival(words: Sequence[str], layers: Sequence[str], path: str | Path, method: str) -> None:
@@ -82,7 +82,7 @@ def plot_survival(words: Sequence[str], layers: Sequence[str], path: str | Path,
     from matplotlib.patches import Patch
 
     shown = min(len(words), MAX_WORDS)
-    figure, axes = _figure(max(4.0, 0.19 * shown + 1.2), 0.24 * len(layers) + 1.8)
+    figure, (axes,) = new_figure(max(4.0, 0.19 * shown + 1.2), 0.24 * len(layers) + 1.8)
     letters = list(SURVIVAL)
     cells = [[letters.index(letter) for letter in row[:shown]] for row in layers]
     colours = [colour for colour, _ in SURVIVAL.values()]
@@ -106,7 +106,7 @@ def plot_survival(words: Sequence[str], layers: Sequence[str], path: str | Path,
         frameon=False,
         fontsize=8,
     )
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def plot_energy(energy_pj: Mapping[str, Mapping[str, float]], path: str | Path, machine: str) -> None:
@@ -118,7 +118,7 @@ def plot_energy(energy_pj: Mapping[str, Mapping[str, float]], path: str | Path, 
     path : of the PNG.
     """
     components = sorted({component for parts in energy_pj.values() for component in parts})
-    figure, axes = _figure(6.4, 0.42 * len(energy_pj) + 1.9)
+    figure, (axes,) = new_figure(6.4, 0.42 * len(energy_pj) + 1.9)
     names = list(energy_pj)
     left = [0.0] * len(names)
     for index, component in enumerate(components):
@@ -141,22 +141,30 @@ def plot_energy(energy_pj: Mapping[str, Mapping[str, float]], path: str | Path, 
     axes.set_xlabel(f"energy on {machine} (µJ)")
     axes.set_title("Energy by component")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
-def _figure(width_inches: float, height_inches: float) -> tuple[Figure, Axes]:
+def new_figure(width_inches: float, height_inches: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure in the house's style with `columns` panels beside each other."""
     # A figure with its own canvas instead of pyplot: no display, no global list of open figures.
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width_inches, height_inches))
+        figure = Figure(figsize=(width_inches, height_inches), layout="tight")
         FigureCanvasAgg(figure)
-        return figure, figure.add_subplot()
+        return figure, [figure.add_subplot(1, columns, column + 1) for column in range(columns)]
 
 
-def _write(figure: Figure, path: str | Path) -> None:
+def write_figure(figure: Figure, path: str | Path) -> None:
+    """Write `figure` as PNG: equal plots are equal bytes.
+
+    Raises
+    ------
+    InputError
+        the file cannot be written.
+    """
     import matplotlib
 
     drawn = io.BytesIO()
