@@ -10,7 +10,7 @@ DEMO_METHODS := dense,random,spatten,tome,evit,powerbert,spatten:head_keep=0.75,
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help environment system demo check unit test test-full bench resources clean distclean constraints
+.PHONY: help environment system demo check unit test test-full bench gpu-bench validation registers charts resources clean distclean constraints
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -44,6 +44,18 @@ bench: environment ## simulator speed, ratios measured side by side
 
 resources: environment ## measure the units on FPGA families and write docs/resources.md
 	$(BIN)/python -m topsieve_rtl.synthesis docs/resources.md
+
+gpu-bench: environment ## check and time the GPU kernels beside public baselines (needs a CUDA GPU, exit 2 without)
+	$(BIN)/python -m topsieve_kernels.bench --out results/gpu_bench.json
+
+validation: environment ## published numbers beside ours, into docs/validation.md
+	$(BIN)/topsieve validate --out docs/validation.md
+
+registers: environment ## the register map, into docs/registers.md and the C header
+	$(BIN)/python -m topsieve_rtl.csr docs/registers.md rtl/topsieve_rtl/csr/topsieve_registers.h
+
+charts: environment ## cycles and area of the top-k selectors, into docs/topk-selectors.png
+	$(BIN)/python -m topsieve.selector_chart docs/topk-selectors.png docs/resources.md
 
 constraints: environment ## write the installed versions to constraints.txt
 	@scripts/freeze.sh
