@@ -17,11 +17,13 @@ RAMULATOR_PRESETS = ("hbm2-shared-buffer", "ddr4-2400")
 def memories(draw: Any, policy: str = "dramsim3") -> DramConfig:
     """A preset with small random queues and frequent refreshes, so that short traces reach every corner."""
     preset = draw(st.sampled_from(DRAMSIM3_PRESETS if policy == "dramsim3" else RAMULATOR_PRESETS))
+    stock = load_dram_config(preset)
+    shortest = stock.organization.ranks * stock.timing.shortest_refresh_interval
     overrides = [
         f"controller.policy={policy}",
         f"controller.read_queue={draw(st.integers(1, 16))}",
         f"controller.write_buffer={draw(st.integers(1, 16))}",
-        f"timing.tREFI={draw(st.integers(620, 900))}",
+        f"timing.tREFI={shortest + draw(st.integers(0, 300))}",
     ]
     if policy == "dramsim3":
         overrides += [

@@ -179,3 +179,10 @@ def test_wrong_use_of_the_simulator() -> None:
     simulator.submit([0], arrival_cycles=100)
     with pytest.raises(InputError, match="still wait"):
         simulator.submit_in_order([64])
+
+
+def test_refreshes_must_leave_time_to_use_a_row():
+    """Two ranks that refresh most of the time serve nobody: the traffic would never end."""
+    with pytest.raises(InputError, match=r"timing\.tREFI must be at least .* = 1416"):
+        load_dram_config("ddr4-3200", ["organization.ranks=2", "timing.tREFI=651"])
+    assert load_dram_config("ddr4-3200", ["organization.ranks=2", "timing.tREFI=1416"]).timing.tREFI == 1416

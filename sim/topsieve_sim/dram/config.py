@@ -143,6 +143,11 @@ class Timing(_Part):
         """Activate to activate of the same bank."""
         return self.tRAS + self.tRP
 
+    @property
+    def shortest_refresh_interval(self) -> int:
+        """Below it a rank cannot open, use and close a row between two refreshes."""
+        return self.tRFC + 2 * self.tRC
+
 
 class Controller(_Part):
     """Queues and scheduling."""
@@ -250,8 +255,12 @@ class DramConfig(_Part):
                 raise ValueError("controller.dual_command needs organization.ranks = 1 under the dramsim3 policy")
         elif controller.page is not PagePolicy.OPEN:
             raise ValueError("controller.page must be open under the ramulator policy")
-        if self.timing.tREFI < organization.ranks:
-            raise ValueError("timing.tREFI must be at least organization.ranks")
+        shortest = organization.ranks * self.timing.shortest_refresh_interval
+        if self.timing.tREFI < shortest:
+            raise ValueError(
+                f"timing.tREFI must be at least organization.ranks x (tRFC + 2 tRC) = {shortest}, or refreshes leave "
+                f"no time to open, use and close a row; got {self.timing.tREFI}"
+            )
         for section in ("clock_ns", "organization", "timing", "controller", "currents", "per_access_energy"):
             if getattr(self, section) is not None and section not in self.sources:
                 raise ValueError(f"sources must name where {section} comes from")

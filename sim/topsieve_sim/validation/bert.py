@@ -12,7 +12,7 @@ from topsieve_sim.validation.workbench import BERT_BENCHMARKS, Workbench, bert
 PUBLISHED_UTILISATION = {12: 49, 16: 72, 17: 55, 25: 67, 31: 85, 39: 89, 53: 89, 69: 92, 100: 94, 180: 97}
 
 SHORT_ROWS = (
-    "rows of few beats wait for one of the two output rows behind the weighted-sum array (its stalls are downstream); the "
+    "rows of two beats wait for one of the four output rows behind the weighted-sum array (its stalls are downstream); the "
     "behavioural model has no such limit and charges 115 cycles a layer"
 )
 
@@ -53,7 +53,7 @@ SECTIONS = (
                     _utilisation(tokens),
                     "authors' BERT model (specification `accelerator`, 3.6)",
                     decimals=1,
-                    reason=SHORT_ROWS if tokens <= 39 else "",
+                    reason=SHORT_ROWS if tokens <= 16 else "",
                 )
                 for tokens, published in PUBLISHED_UTILISATION.items()
             ),
