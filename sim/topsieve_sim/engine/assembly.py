@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
@@ -84,7 +84,7 @@ def assembled(
         attention_flops=sum(
             total.flops for (_, kind), total in program.totals.items() if kind in ("query_key", "probability_value")
         ),
-        attention_flops_dense=dense_attention_flops(program),
+        attention_flops_dense=program.dense_attention_flops,
         query_rows=sum(tokens.query_rows.values()),
         lsb_rows=sum(tokens.lsb_rows.values()),
         dram_bytes={kind: ledger.traffic[kind] for kind in Traffic},
@@ -110,27 +110,6 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "numba": version("numba"),
     }
-
-
-def dense_attention_flops(program: Program) -> int:
-    """FLOPs of QK and PV if each layer of a sequence and step had the widest layer's queries, keys and heads.
-
-    The trace of a pruned run does not hold the dense one; its first layers do, as far as the method leaves them alone.
-    """
-    by_run: defaultdict[tuple[int, int], defaultdict[int, list[AttentionWork]]] = defaultdict(lambda: defaultdict(list))
-    for unit in program.work:
-        if isinstance(unit, AttentionWork):
-            op = unit.query_key
-            by_run[op.sequence, op.step][op.layer].append(unit)
-    total = 0
-    for layers in by_run.values():
-        every = [unit for units in layers.values() for unit in units]
-        heads = max(sum(unit.heads for unit in units) for units in layers.values())
-        queries = max(unit.query_key.queries for unit in every)
-        keys = max(unit.query_key.keys for unit in every)
-        head_dim = max(unit.query_key.head_dim for unit in every)
-        total += len(layers) * heads * queries * keys * head_dim * 4
-    return total
 
 
 def _operation_rows(program: Program, config: AcceleratorConfig, ledger: Ledger) -> tuple[OperationRow, ...]:

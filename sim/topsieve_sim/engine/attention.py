@@ -247,7 +247,7 @@ def timing_group(
         lsb_flags=decided.lsb,
         select_cycles=chosen.cycles if chosen.cycles.size else 0,
         flush_cycles=chosen.flush if chosen.flush.size else 0,
-        row_keys=decided.row_keys,
+        row_keys=decided.row_keys if op.causal else None,
         progressive=_progressive(work, config),
         query_bits=op.query_bits,
         key_msb_bits=op.key_msb_bits + static,

@@ -15,7 +15,7 @@ from topsieve_sim.report import Slice, Stall, Traffic, Unit
 Actions = Mapping[tuple[Component, Action], int]
 
 # Bounds the size of a report; longer runs have several descriptors in one slice.
-MAXIMUM_SLICES = 8192
+MAXIMUM_SLICES = 2048
 
 _SLICES = TypeAdapter(tuple[Slice, ...])
 

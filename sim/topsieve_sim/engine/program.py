@@ -6,7 +6,7 @@ Preparing costs more than simulating a trace without operands, so a sweep over m
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -73,6 +73,7 @@ class Program:
     trace: Trace
     work: tuple[AttentionWork | SingleOp, ...]
     totals: dict[tuple[int, str], OpTotals]
+    dense_attention_flops: int
 
 
 def prepare(trace: Trace) -> Program:
@@ -100,7 +101,7 @@ def prepare(trace: Trace) -> Program:
             work.append(unit)
     if run:
         work.append(AttentionWork(tuple(run)))
-    return Program(trace, tuple(work), _totals(trace.ops))
+    return Program(trace, tuple(work), _totals(trace.ops), _dense_attention_flops(work))
 
 
 def _follows(before: AttentionGroup, after: AttentionGroup) -> bool:
@@ -127,3 +128,24 @@ def _totals(ops: tuple[Op, ...]) -> dict[tuple[int, str], OpTotals]:
         macs[key] += op.macs
         flops[key] += op.flops
     return {key: OpTotals(counts[key], macs[key], flops[key]) for key in counts}
+
+
+def _dense_attention_flops(work: list[AttentionWork | SingleOp]) -> int:
+    """FLOPs of QK and PV if each layer of a sequence and step had the widest layer's queries, keys and heads.
+
+    The trace of a pruned run does not hold the dense one; its first layers do, as far as the method leaves them alone.
+    """
+    by_run: defaultdict[tuple[int, int], defaultdict[int, list[AttentionWork]]] = defaultdict(lambda: defaultdict(list))
+    for unit in work:
+        if isinstance(unit, AttentionWork):
+            op = unit.query_key
+            by_run[op.sequence, op.step][op.layer].append(unit)
+    total = 0
+    for layers in by_run.values():
+        every = [unit for units in layers.values() for unit in units]
+        heads = max(sum(unit.heads for unit in units) for units in layers.values())
+        queries = max(unit.query_key.queries for unit in every)
+        keys = max(unit.query_key.keys for unit in every)
+        head_dim = max(unit.query_key.head_dim for unit in every)
+        total += len(layers) * heads * queries * keys * head_dim * 4
+    return total
