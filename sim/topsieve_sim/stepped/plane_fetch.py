@@ -376,7 +376,7 @@ def run_plane_fetch(
     expected_beats: int,
     limit_cycles: int = 1_000_000,
 ) -> PlaneFetchLog:
-    """Drive `unit` until `expected_beats` have left; patterns and arrivals as in `topsieve_sim.stepped.run_stepped`.
+    """Drive `unit` until all was taken and `expected_beats` have left; patterns and arrivals as in `topsieve_sim.stepped.run_stepped`.
 
     Raises
     ------
@@ -386,7 +386,8 @@ def run_plane_fetch(
     log = PlaneFetchLog()
     answers = _Answers(unit.shape, memory, delays, gaps)
     for cycle in range(limit_cycles):
-        if len(log.outputs) >= expected_beats:
+        all_taken = len(log.command_cycles) == len(commands) and len(log.index_cycles) == len(indices)
+        if all_taken and len(log.outputs) >= expected_beats:
             return log
         command = index = None
         place = len(log.command_cycles)
