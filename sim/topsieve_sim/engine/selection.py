@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from topsieve_sim.arch import AcceleratorConfig, SelectorKind
 from topsieve_sim.golden.topk_select import bitonic_cycles, quick_select, radix_cycles
 
-# Samples of one length and count: quick-select's cycles spread by a quarter of their mean, so this mean is within 3 %.
+# Samples of one length and count: quick-select's cycles spread by a quarter of their mean, so the standard error of this mean is 2 to 3 %.
 DRAWN_ROWS = 128
 
 
