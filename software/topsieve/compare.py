@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topsieve.corpus import Corpus
 from topsieve.methods import build, describe, method_names
 from topsieve.results import json_text, made_folder, versions, write_text
+from topsieve.subjects.registry import open_subject
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.errors import InputError
 from topsieve_sim.report import write_perfetto
@@ -26,8 +26,9 @@ from topsieve_sim.trace import save_trace
 if TYPE_CHECKING:
     from topsieve.measure import Bench
     from topsieve.reduction.roles import Method
+    from topsieve.subjects.subject import Inputs, Subject
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 RESULT_FILE = "result.json"
 REPORT_FILE = "report.json"
 TIMELINE_FILE = "timeline.perfetto-trace"
@@ -45,13 +46,11 @@ class Question:
 
     Parameters
     ----------
-    model : name or folder of the model.
+    model : name of a subject (see `topsieve.subjects`) or folder of a model.
     methods : texts of methods, see `topsieve.methods.build`.
     keep : share of tokens to keep, in (0, 1], for every method that takes one and does not say itself.
     config : the accelerator.
-    corpus : fidelity is measured on all its paragraphs.
-    sequences : cycles are measured on this many evenly spaced paragraphs.
-    seed : of random methods, and of scores that a trace does not hold.
+    inputs : what the model is fed with.
 
     Raises
     ------
@@ -63,17 +62,15 @@ class Question:
     methods: tuple[str, ...]
     keep: float
     config: AcceleratorConfig
-    corpus: Corpus
-    sequences: int = 8
-    seed: int = 0
+    inputs: Inputs
 
     def __post_init__(self) -> None:
         if not 0 < self.keep <= 1:
             raise InputError("wrong value", source="--keep", value=self.keep, allowed="a number in (0, 1]")
-        if self.sequences < 1:
-            raise InputError("wrong value", source="--sequences", value=self.sequences, allowed="at least 1")
-        if self.seed < 0:
-            raise InputError("wrong value", source="--seed", value=self.seed, allowed="at least 0")
+        if self.inputs.sequences < 1:
+            raise InputError("wrong value", source="--sequences", value=self.inputs.sequences, allowed="at least 1")
+        if self.inputs.seed < 0:
+            raise InputError("wrong value", source="--seed", value=self.inputs.seed, allowed="at least 0")
         if not self.methods:
             raise InputError("no method given", source="--methods", allowed=", ".join(method_names()))
         for method in self.methods:
@@ -82,19 +79,17 @@ class Question:
         if repeated:
             raise InputError("method given twice", source="--methods", value=repeated[0])
 
-    def facts(self, model_digest: str) -> dict[str, Any]:
+    def subject(self) -> Subject:
+        """The model and its inputs, not loaded yet."""
+        return open_subject(self.model, self.inputs)
+
+    def facts(self, subject: Subject) -> dict[str, Any]:
         """Everything but the method that a result depends on, as plain data."""
         return {
+            **subject.facts(),
             "accelerator": self.config.model_dump(mode="json"),
             "accelerator_digest": self.config.digest,
-            "corpus": self.corpus.name,
-            "corpus_digest": _digest(json_text(self.corpus.paragraphs).encode()),
             "keep": self.keep,
-            "model": Path(self.model).name,
-            "model_digest": model_digest,
-            "paragraphs": len(self.corpus.paragraphs),
-            "seed": self.seed,
-            "sequences": min(self.sequences, len(self.corpus.paragraphs)),
             "versions": versions(),
         }
 
@@ -160,16 +155,15 @@ def compare(
     folder = made_folder(out)
     done = 0
     try:
-        from topsieve.measure import model_digest
-
-        facts = question.facts(model_digest(question.model))
+        subject = question.subject()
+        facts = question.facts(subject)
         digest = _digest(json_text([FORMAT_VERSION, facts, _code_digest()]).encode())
         found = {
             method: _finished(method_folder(folder, method), method, digest, traces) for method in question.methods
         }
         reused = tuple(method for method in question.methods if found[method])
         results: list[Mapping[str, Any]] = []
-        runner = _Runner(question, folder, digest, traces, progress)
+        runner = _Runner(question, subject, folder, digest, traces, progress)
         for number, method in enumerate(question.methods, start=1):
             place = f"[{number}/{len(question.methods)}] {method}"
             former = found[method]
@@ -186,8 +180,11 @@ def compare(
 class _Runner:
     """Measures methods and writes their files; sets the bench up when the first method needs it."""
 
-    def __init__(self, question: Question, folder: Path, digest: str, traces: bool, progress: Progress) -> None:
+    def __init__(
+        self, question: Question, subject: Subject, folder: Path, digest: str, traces: bool, progress: Progress
+    ) -> None:
         self._question = question
+        self._subject = subject
         self._folder = folder
         self._digest = digest
         self._traces = traces
@@ -226,8 +223,8 @@ class _Runner:
                 method: build(method, keep=question.keep if describe(_name(method)).takes_keep else None)
                 for method in question.methods
             }
-            self._progress(f"loading {question.model}, embedding {len(question.corpus.paragraphs)} paragraphs")
-            self._bench = Bench(question.model, question.corpus, question.sequences, question.config, question.seed)
+            self._progress(f"loading {question.model}, measuring it unreduced")
+            self._bench = Bench(self._subject, question.config, question.inputs.seed)
         return self._bench
 
 
@@ -262,7 +259,7 @@ def _code_digest() -> str:
     for package in (topsieve, topsieve_sim):
         root = Path(package.__path__[0])
         for path in sorted(root.rglob("*")):
-            if path.suffix in {".py", ".yaml"}:
+            if path.suffix in {".py", ".yaml", ".safetensors"}:
                 content.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return content.hexdigest()[:16]
 

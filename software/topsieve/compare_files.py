@@ -24,9 +24,6 @@ SUMMARY_COLUMNS = (
     "power_w",
     "query_rows",
     "lsb_rows",
-    "cosine",
-    "cosine_minimum",
-    "recall",
 )
 
 
@@ -45,7 +42,9 @@ def write_summary(outcome: Outcome, folder: Path) -> None:
     """
     write_text(folder / "comparison.json", outcome.to_json())
     results = outcome.results
-    write_rows(folder / "summary.csv", SUMMARY_COLUMNS, (_summary_row(result) for result in results))
+    quality = [name for name in results[0]["fidelity"] if name not in SUMMARY_COLUMNS]
+    columns = (*SUMMARY_COLUMNS, *quality)
+    write_rows(folder / "summary.csv", columns, (_summary_row(result, columns) for result in results))
     write_rows(
         folder / "layers.csv",
         ("method", "layer", "sequences", "attention_tokens", "ffn_tokens", "heads"),
@@ -77,11 +76,13 @@ def write_plots(outcome: Outcome, folder: Path) -> bool:
     target = made_folder(folder / "plots")
     machine = outcome.facts["accelerator"]["name"]
     results = outcome.results
+    name, metric = next(iter(results[0]["metrics"].items()))
     plot_fidelity_against_cycles(
         {result["method"]: result["hardware"]["cycles"] for result in results},
-        {result["method"]: result["fidelity"]["cosine"] for result in results},
+        {result["method"]: result["fidelity"][name] for result in results},
         target / "fidelity-cycles.png",
         machine,
+        metric["label"],
     )
     plot_energy(
         {result["method"]: result["hardware"]["energy_by_component_pj"] for result in results},
@@ -95,9 +96,9 @@ def write_plots(outcome: Outcome, folder: Path) -> bool:
     return True
 
 
-def _summary_row(result: Mapping[str, Any]) -> Sequence[object]:
-    known = {**result, **result["hardware"], **result["fidelity"]}
-    return [known[column] for column in SUMMARY_COLUMNS]
+def _summary_row(result: Mapping[str, Any], columns: Sequence[str]) -> Sequence[object]:
+    known = {**result["fidelity"], **result, **result["hardware"]}
+    return [known[column] for column in columns]
 
 
 def _layer_rows(result: Mapping[str, Any]) -> Iterator[Sequence[object]]:

@@ -69,6 +69,10 @@ class FidelityTest:
     corpus : paragraphs.
     queries : queries to draw from it.
 
+    Attributes
+    ----------
+    neighbours : paragraphs that a search takes.
+
     Raises
     ------
     InputError
@@ -81,7 +85,7 @@ class FidelityTest:
         self._paragraphs = len(self._texts)
         self._texts += pretrained.tokens(corpus.queries(queries), source=f"{corpus.name} queries")
         few = self._paragraphs < NEIGHBOURS
-        self._neighbours = -(-self._paragraphs // 2) if few else NEIGHBOURS
+        self.neighbours = -(-self._paragraphs // 2) if few else NEIGHBOURS
         self._full = embed(pretrained, self._texts, "dense")
         self._nearest = self._search(self._full.vectors)
 
@@ -100,14 +104,14 @@ class FidelityTest:
             dense_flops=self._full.flops,
             paragraphs=self._paragraphs,
             queries=len(self._texts) - self._paragraphs,
-            neighbours=self._neighbours,
+            neighbours=self.neighbours,
         )
 
     def _search(self, vectors: Tensor) -> Tensor:
         """int64 [Q, neighbours]: the nearest paragraphs of each query."""
         paragraphs, queries = vectors[: self._paragraphs], vectors[self._paragraphs :]
         order = (queries @ paragraphs.T).sort(dim=-1, descending=True, stable=True).indices
-        return order[:, : self._neighbours]
+        return order[:, : self.neighbours]
 
 
 def embed(

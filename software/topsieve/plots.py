@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo", "--")
-# Letter of `topsieve.measure.survival`: colour and meaning.
+# Letter of `topsieve.subjects.survival`: colour and meaning.
 SURVIVAL = {
     ".": ("#E8E8E8", "gone"),
     "S": (PALETTE[1], "merged with others"),
@@ -43,14 +43,15 @@ MAX_WORDS = 64
 
 
 def plot_fidelity_against_cycles(
-    cycles: Mapping[str, int], fidelity: Mapping[str, float], path: str | Path, machine: str
+    cycles: Mapping[str, int], fidelity: Mapping[str, float], path: str | Path, machine: str, measure: str
 ) -> None:
-    """Scatter of the cosine to the full model's embedding over the cycles on `machine`, one marker a method.
+    """Scatter of a quality over the cycles on `machine`, one marker a method.
 
     Parameters
     ----------
     cycles, fidelity : by method name, same keys.
     path : of the PNG.
+    measure : what `fidelity` holds.
 
     Raises
     ------
@@ -64,8 +65,8 @@ def plot_fidelity_against_cycles(
     axes.margins(0.1)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     axes.set_xlabel(f"cycles on {machine}")
-    axes.set_ylabel("cosine to the full model's embedding")
-    axes.set_title("Fidelity against cycles: up and left is better")
+    axes.set_ylabel(measure)
+    axes.set_title("Quality against cycles")
     write_figure(figure, path)
 
 

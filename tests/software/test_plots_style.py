@@ -15,7 +15,7 @@ from topsieve_sim.errors import InputError
 WORDS = ["the", "$cost", "of", "$x^$", "##ing", "日本", "_"]
 DRAWINGS = {
     "fidelity": lambda path, scale: plots.plot_fidelity_against_cycles(
-        {"dense": 100 * scale, "spatten": 60}, {"dense": 1.0, "spatten": 0.9}, path, "spatten"
+        {"dense": 100 * scale, "spatten": 60}, {"dense": 1.0, "spatten": 0.9}, path, "spatten", "cosine"
     ),
     "survival": lambda path, scale: plots.plot_survival(
         WORDS, ["A" * 7, "AAS" + ".SAA"[scale:] + "." * scale], path, "tome"

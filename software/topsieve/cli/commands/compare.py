@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from topsieve.subjects.registry import subject_names
+
 if TYPE_CHECKING:
     from topsieve.compare import Outcome
 
@@ -20,7 +22,11 @@ HELP = "methods side by side: fidelity, cycles, bytes, energy; one folder of res
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="minilm", help="minilm, or a local Hugging Face directory (default: minilm)")
+    parser.add_argument(
+        "--model",
+        default="minilm",
+        help=f"{', '.join(subject_names())}, or a local Hugging Face directory (default: minilm)",
+    )
     parser.add_argument(
         "--methods",
         required=True,
@@ -30,11 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep", type=float, default=0.5, help="share of tokens to keep, in (0, 1] (default: 0.5)")
     parser.add_argument("--accelerator", default="spatten", help="a preset's name or a YAML file (default: spatten)")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override a field of it")
-    parser.add_argument("--text", type=Path, metavar="FILE", help="paragraphs in UTF-8 (default: Python's reference)")
     parser.add_argument(
-        "--paragraphs", type=int, default=48, help="of Python's reference; a FILE is read whole (default: 48)"
+        "--text", type=Path, metavar="FILE", help="paragraphs in UTF-8 (default: the model's own inputs)"
     )
-    parser.add_argument("--sequences", type=int, default=8, help="paragraphs that run on the accelerator (default: 8)")
+    parser.add_argument(
+        "--paragraphs", type=int, default=48, help="inputs for the quality; a FILE is read whole (default: 48)"
+    )
+    parser.add_argument("--sequences", type=int, default=8, help="inputs that run on the accelerator (default: 8)")
     parser.add_argument(
         "--seed", type=int, default=0, help="of random methods and of scores a trace lacks (default: 0)"
     )
@@ -46,8 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from topsieve.compare import Question, compare, split_methods
     from topsieve.compare_files import write_inputs, write_plots, write_summary
-    from topsieve.corpus import python_reference, read_corpus
+    from topsieve.corpus import read_corpus
     from topsieve.results import made_folder
+    from topsieve.subjects.subject import Inputs
     from topsieve_sim.arch.load import load_config
 
     question = Question(
@@ -55,9 +64,12 @@ def run(arguments: argparse.Namespace) -> int:
         methods=split_methods(arguments.methods),
         keep=arguments.keep,
         config=load_config(arguments.accelerator, arguments.set),
-        corpus=read_corpus(arguments.text) if arguments.text else python_reference(arguments.paragraphs),
-        sequences=arguments.sequences,
-        seed=arguments.seed,
+        inputs=Inputs(
+            corpus=read_corpus(arguments.text) if arguments.text else None,
+            paragraphs=arguments.paragraphs,
+            sequences=arguments.sequences,
+            seed=arguments.seed,
+        ),
     )
     out = made_folder(arguments.out)
     write_inputs(out, question.config)
@@ -85,12 +97,11 @@ def _print_tables(outcome: Outcome) -> None:
     sequences = facts["sequences"]
     print_table(
         f"{facts['model']} on {facts['accelerator']['name']}: {sequences} sequences of {facts['corpus']}, "
-        f"fidelity on {facts['paragraphs']} paragraphs",
+        f"quality on {facts['paragraphs']} inputs",
         [
             ("method", "left"),
             *((name, "right") for name in ("cycles", "speed-up", "latency us", "DRAM", "operations", "energy")),
-            ("cosine", "right"),
-            (f"recall@{results[0]['fidelity']['neighbours']}", "right"),
+            *((metric["title"], "right") for metric in results[0]["metrics"].values()),
         ],
         [
             [
@@ -101,8 +112,7 @@ def _print_tables(outcome: Outcome) -> None:
                 quantity(result["hardware"]["dram_bytes"], "B"),
                 quantity(result["hardware"]["flops"], "FLOP"),
                 quantity(result["hardware"]["energy_pj"] * 1e-12, "J"),
-                f"{result['fidelity']['cosine']:.3f}",
-                f"{result['fidelity']['recall']:.3f}",
+                *(f"{result['fidelity'][name]:.3f}" for name in result["metrics"]),
             ]
             for result in results
         ],

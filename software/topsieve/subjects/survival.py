@@ -1,0 +1,47 @@
+"""What is left of each input token, layer by layer, one letter a token."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from topsieve.record import Record
+from topsieve.reduction.reduction import Reduction
+from topsieve.reduction.roles import Site
+
+# One letter a token and layer in `survival`.
+ALONE, SHARED, GONE = "A", "S", "."
+
+
+def survival(record: Record, sequence: int) -> list[str]:
+    """What is left of each input token of `sequence` where each layer begins: one text a layer, one letter a token.
+
+    `ALONE` is a slot of its own, `SHARED` a slot made of several tokens, `GONE` no slot at all.
+    """
+    tokens = int(record.layers[0].attention_tokens[sequence])
+    whole: Reduction | None = None
+    layers = []
+    for layer in record.layers:
+        layers.append(ALONE * tokens if whole is None else _letters(whole.sources()[sequence, :, :tokens]))
+        for decision in layer.decisions:
+            if decision.step.site is not Site.HEAD:
+                whole = decision.reduction if whole is None else whole.then(decision.reduction)
+    return layers
+
+
+def _letters(made_of: Tensor) -> str:
+    """`made_of` bool [slots, tokens] as one letter a token."""
+    alone = made_of[made_of.sum(-1) == 1].any(0)
+    somewhere = made_of.any(0)
+    return "".join(
+        ALONE if own else SHARED if left else GONE for own, left in zip(alone.tolist(), somewhere.tolist(), strict=True)
+    )
+
+
+def token_counts(record: Record) -> dict[str, object]:
+    """Live tokens and heads a layer, summed over the sequences, with the count of these."""
+    return {
+        "sequences": record.sequences,
+        "attention": [int(layer.attention_tokens.sum()) for layer in record.layers],
+        "ffn": [int(layer.ffn_tokens.sum()) for layer in record.layers],
+        "heads": [int(layer.heads.sum()) for layer in record.layers],
+    }
