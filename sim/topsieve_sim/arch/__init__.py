@@ -3,8 +3,10 @@
 from topsieve_sim.arch.config import (
     AcceleratorConfig,
     ArrayConfig,
+    AxiConfig,
     ImportanceConfig,
     MemoryConfig,
+    MemoryModel,
     ProgressiveConfig,
     SelectorKind,
     SoftmaxConfig,
@@ -16,8 +18,10 @@ from topsieve_sim.arch.load import dump_config, json_schema, load_config, preset
 __all__ = [
     "AcceleratorConfig",
     "ArrayConfig",
+    "AxiConfig",
     "ImportanceConfig",
     "MemoryConfig",
+    "MemoryModel",
     "NumberFormats",
     "ProgressiveConfig",
     "SelectorKind",

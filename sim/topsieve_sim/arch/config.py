@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import StrEnum
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -73,15 +72,56 @@ class ImportanceConfig(_Part):
     heads: int = Field(16, ge=1, le=256, description="head accumulators")
 
 
+class MemoryModel(StrEnum):
+    """What answers the fetchers."""
+
+    IDEAL = "ideal"  # fixed latency, one beat per cycle and channel, no conflicts, no fetcher
+    AXI = "axi"  # plane fetchers and AXI4 ports; fixed latency behind each port
+
+
+class AxiConfig(_Part):
+    """The AXI4 ports of a machine whose operands come through plane fetchers; not used by `memory.model: ideal`."""
+
+    burst_words: int = Field(16, ge=1, le=256, description="longest burst, in bus words")
+    outstanding: int = Field(4, ge=1, le=256, description="bursts of a port asked for and not yet answered in full")
+    buffer_words: int = Field(32, ge=1, le=65_536, description="response buffer of a fetcher, at least a burst")
+    merge_bytes: int = Field(0, ge=0, le=1 << 20, description="contiguous rows share bursts up to this many bytes")
+    address_bits: int = Field(32, ge=12, le=62, description="width of an address; higher address bits are ignored")
+
+    @model_validator(mode="after")
+    def _burst_fits(self) -> AxiConfig:
+        if self.buffer_words < self.burst_words:
+            raise ValueError(f"buffer_words must be at least burst_words = {self.burst_words}, got {self.buffer_words}")
+        return self
+
+
+# The widest data bus of AXI4 (AXI4 specification, section A1.2).
+MAXIMUM_AXI_BYTES = 128
+
+
 class MemoryConfig(_Part):
     """What stands behind the fetchers."""
 
-    model: Literal["ideal"] = Field(
-        "ideal", description="ideal: fixed latency, one beat per cycle and channel, no conflicts"
-    )
+    model: MemoryModel = MemoryModel.IDEAL
     channels: int = Field(ge=1, le=64)
     beat_bytes: int = Field(ge=1, le=256, description="bytes per channel and core cycle")
     latency_cycles: int = Field(ge=1, le=10_000, description="core cycles from request to first beat")
+    axi: AxiConfig = AxiConfig()
+
+    @model_validator(mode="after")
+    def _bus_exists(self) -> MemoryConfig:
+        width = self.bytes_per_cycle
+        if self.has_fetchers and (width & (width - 1) or width > MAXIMUM_AXI_BYTES):
+            raise ValueError(
+                f"channels x beat_bytes must be a power of two up to {MAXIMUM_AXI_BYTES}, the width of an AXI4 port, "
+                f"got {self.channels} x {self.beat_bytes} = {width}"
+            )
+        return self
+
+    @property
+    def has_fetchers(self) -> bool:
+        """Whether plane fetchers with AXI4 ports bring the operands."""
+        return self.model is not MemoryModel.IDEAL
 
     @property
     def bytes_per_cycle(self) -> int:
@@ -115,7 +155,11 @@ class AcceleratorConfig(_Part):
         False,
         description="run projections and FFN on the arrays too (SpAtten-e2e); otherwise the host runs them",
     )
-    technology: str = Field("40nm", pattern=r"^[a-z0-9_]+$", description="name of an energy and area table")
+    technology: str = Field(
+        "40nm",
+        pattern=r"^([a-z0-9_]+|.*[/\\].*|.*\.ya?ml)$",
+        description="name of an energy and area table, a YAML file of one, or a folder with ERT.yaml and ART.yaml",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> AcceleratorConfig:
@@ -137,6 +181,12 @@ class AcceleratorConfig(_Part):
                     f"{name}.multipliers / lane_split must divide softmax.lanes = {self.softmax.lanes} or be a multiple "
                     f"of it, got {array.multipliers} / {array.lane_split} = {segments}"
                 )
+        if self.memory.has_fetchers and self.dot_product.lane_split != self.weighted_sum.lane_split:
+            # A beat of the fetcher is one chunk of a row, whichever bank it goes to.
+            raise ValueError(
+                f"dot_product.lane_split and weighted_sum.lane_split must be equal with memory.model = "
+                f"{self.memory.model.value}, got {self.dot_product.lane_split} and {self.weighted_sum.lane_split}"
+            )
         scaled = self.formats.dot_product_bits(self.max_head_dim) + SCORE_MULTIPLIER_BITS
         if scaled > 63:
             raise ValueError(

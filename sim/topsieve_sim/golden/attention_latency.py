@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from topsieve_sim.arch.config import AcceleratorConfig
+from topsieve_sim.golden.accelerator_latency import ISSUE_ROWS_AXI
 from topsieve_sim.golden.topk_latency import LOAD_TO_COMMAND, filter_stages
 
 # A word of accumulators is read, added to and written back: address, RAM output, adder.
 IMPORTANCE_UPDATE = 3
 # A word is read out: address, RAM output, FIFO.
 IMPORTANCE_READOUT = 2
-# Rows chosen but not finished by the dot-product array: the running one and the next.
+# Rows chosen but not finished by the dot-product array: the running one and the next, whose query is there at once.
 ISSUE_ROWS = 2
 # From a survivor beat's handshake to the cycle in which the survivor bank can deliver it: write, read.
 SURVIVOR_READ = 2
@@ -82,7 +83,7 @@ def attention_latencies(config: AcceleratorConfig) -> AttentionLatencies:
     return AttentionLatencies(
         lanes=lanes,
         banks=banks,
-        issue_rows=ISSUE_ROWS,
+        issue_rows=ISSUE_ROWS_AXI if config.memory.has_fetchers else ISSUE_ROWS,
         score_beats=row_beats,
         exponential_beats=row_beats,
         # Rows of a single beat must not wait for the latency of the rows before them.
