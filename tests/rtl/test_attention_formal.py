@@ -86,7 +86,11 @@ def tags_kept(unit, *names):
 def dot_product_rules(m, unit):
     """One or two words a beat; beats keep their order and their tags, and none waits longer than the latency."""
     words = AnyConst(2)
-    m.d.comb += [unit.words.eq(words), unit.multiplier.eq(1), Assume((words == 1) | (words == 2))]
+    m.d.comb += [
+        unit.words.eq(words),
+        Assume((unit.i.payload.multiplier == 1) & (unit.i.payload.shift == 0)),
+        Assume((words == 1) | (words == 2)),
+    ]
     latencies = attention_latencies(SMALLEST)
     matches = tags_kept(unit, "count", "last", "row", "second_pass")
     order = OrderCheck(m, unit.i, unit.o, latencies.dot_product_depth, matches)

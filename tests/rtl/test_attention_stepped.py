@@ -31,9 +31,10 @@ def stepped_unit(name, machine, case):
     """The reference with the case's beats in its terms, and its output beats in those of the RTL."""
     beats, constants = case.sources["i"].beats, case.constants
     if name == "dot_product":
-        factor = ScoreFactor(np.int64(constants["multiplier"]), np.int64(constants["shift"]))
+        factor = ScoreFactor(np.int64(beats[0][3]), np.int64(beats[0][4]))
         unit = DotProductArray(machine, head_dim(machine.dot_product, machine, constants["words"]), factor)
-        return unit, [(query, keys[:count], last) for query, keys, (_, count, last, *_) in beats], lambda beat: beat[0]
+        inputs = [(query, keys[:count], last) for query, keys, (_, count, last, *_), *_ in beats]
+        return unit, inputs, lambda beat: beat[0]
     if name == "softmax":
         unit = SoftmaxUnit.of(machine, constants["threshold"])
         inputs = [ScoreBeat(lanes[:count], row, bool(last), bool(second)) for lanes, count, last, row, second in beats]
@@ -69,8 +70,8 @@ def test_every_beat_equals_the_stepped_model(name):
         machine = draw_machine(seed) if seed > 11 else TINY
         cases = [unit.draw(machine, np.random.default_rng([seed, n])) for n in range(3)]
         if name == "dot_product":
-            # The reference adds no bias.
-            cases = [without_bias(case) for case in cases]
+            # The reference adds no bias and has one score factor.
+            cases = [plain_scores(case) for case in cases]
         for case, log in zip(cases, run(unit.design(machine), cases), strict=True):
             reference, inputs, seen = stepped_unit(name, machine, case)
             source, sink = case.sources["i"], case.sinks["o"]
@@ -82,8 +83,11 @@ def test_every_beat_equals_the_stepped_model(name):
                 assert tuple(ours[0][: len(values)]) == tuple(values)
 
 
-def without_bias(case: Case) -> Case:
-    beats = [(query, keys, ([0] * len(bias), *tags)) for query, keys, (bias, *tags) in case.sources["i"].beats]
+def plain_scores(case: Case) -> Case:
+    factor = case.sources["i"].beats[0][3:]
+    beats = [
+        (query, keys, ([0] * len(bias), *tags), *factor) for query, keys, (bias, *tags), *_ in case.sources["i"].beats
+    ]
     source, sink = case.sources["i"], case.sinks["o"]
     return Case.through(beats, source.arrival_cycles, sink.ready_pattern, sink.expected, constants=case.constants)
 

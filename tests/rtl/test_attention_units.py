@@ -79,7 +79,7 @@ def test_the_rtl_of_another_machine_is_caught(unit, changes, moves):
     """Same ports, one parameter beside: the comparison finds it, and in the right dimension."""
     ((field, (part, value)),) = changes.items()
     path = f"{part}.{field}" if part else field
-    other = load_config("tiny", [f"{path}={value}"])
+    other = load_config("tiny", ["memory.model=ideal", f"{path}={value}"])
 
     class Mixed(type(find_unit(unit))):
         def component(self, config):
@@ -157,16 +157,15 @@ def test_rows_of_one_beat_follow_each_other_without_a_gap():
 
 @pytest.mark.parametrize("head_dim", [1, 4, 5, 8])
 def test_small_heads_leave_no_multiplier_idle(head_dim):
-    """A beat enters in every interval, and the interval is the multiplications over the multipliers."""
+    """A beat enters in every interval, the multiplications over the multipliers, with a score factor of its own."""
     machine = TINY
     lanes, widest = machine.softmax.lanes, machine.max_head_dim
     words = -(-lanes * (-(-head_dim // 4) * 4) // machine.dot_product.multipliers)
     query = [1] * head_dim + [0] * (widest - head_dim)
-    beats = [(query, [query] * lanes, ([0] * lanes, lanes, 1, row, 0)) for row in range(30)]
-    constants = {"words": words, "multiplier": 1, "shift": 0}
+    beats = [(query, [query] * lanes, ([0] * lanes, lanes, 1, row, 0), 1 + row, 0) for row in range(30)]
     (log,) = run(
         Design(find_unit("dot_product").component(machine), "array"),
-        [Case.through(beats, [0] * 30, [], 30, constants=constants)],
+        [Case.through(beats, [0] * 30, [], 30, constants={"words": words})],
     )
     assert np.diff(log.channels["o"].cycles).tolist() == [words] * 29
-    assert {beat[0] for beat in log.channels["o"].beats} == {(head_dim,) * lanes}
+    assert [beat[0] for beat in log.channels["o"].beats] == [(head_dim * (1 + row),) * lanes for row in range(30)]

@@ -24,7 +24,8 @@ class DotProductArray(wiring.Component):
 
     A word is asked for with `read` and taken from `keys` and `query` in the next cycle, as a memory answers. A beat
     occupies the multipliers for `words` cycles: the interval `config.dot_product.interval_cycles(lanes, head_dim)`.
-    Bits: `topsieve_sim.golden.dot_product`.
+    The score factor travels beside the words, so it may change from beat to beat. Bits:
+    `topsieve_sim.golden.dot_product`.
 
     Parameters
     ----------
@@ -38,7 +39,7 @@ class DotProductArray(wiring.Component):
     read : Out(WordRead), the word that is read; its first cycle is that of the beat's handshake.
     keys, query : In, the word read in the cycle before, laid out as `WordGeometry` says; the query's chunks once.
     words : In, operand words of a beat, at least 1; changed only while the array is empty.
-    multiplier, shift : In, the score factor; changed only while the array is empty.
+    multiplier, shift : In, the score factor of the word that is read; the same for all words of a beat.
 
     Attributes
     ----------
@@ -110,6 +111,8 @@ class DotProductArray(wiring.Component):
         levels = tree_levels(split) + tree_levels(geometry.chunks_per_word)
         flags = delayed(m, Cat(self.read.valid, self.read.chunk == 0, control.last), 2 + levels, "flags")
         group = delayed(m, control.group, 2 + levels, "group")
+        multiplier = delayed(m, self.multiplier, 3 + levels, "multiplier")
+        shift = delayed(m, self.shift, 3 + levels + 1, "shift")
         accumulators = []
         for lane in range(lanes):
             total = Signal(signed(formats.dot_product_bits(geometry.head_dim)), name=f"accumulator_{lane}")
@@ -121,8 +124,8 @@ class DotProductArray(wiring.Component):
         finished = delayed(m, flags[2], 1 + _NARROWING_STAGES, "finished")
         scores = fifo.i.payload.lanes
         for lane, total in enumerate(accumulators):
-            scaled = registered(m, total * self.multiplier, f"scaled_{lane}")
-            narrowed = saturate_signed(round_half_up_shift(scaled, self.shift), formats.score_bits)
+            scaled = registered(m, total * multiplier, f"scaled_{lane}")
+            narrowed = saturate_signed(round_half_up_shift(scaled, shift), formats.score_bits)
             score = registered(m, narrowed, f"score_{lane}")
             bias = pending.o.payload.bias[lane]
             m.d.comb += scores[lane].eq(saturate_signed(score + bias, formats.score_bits))

@@ -10,6 +10,7 @@ from amaranth import signed, unsigned
 from amaranth.lib import data
 
 from topsieve_sim.arch import AcceleratorConfig
+from topsieve_sim.golden.numbers import SCORE_MULTIPLIER_BITS, SCORE_SHIFT_BITS
 
 # Queries of a group of heads, in the order of issue.
 ROW_BITS = 16
@@ -30,7 +31,8 @@ class ProductBeat(data.StructLayout):
 
 
 class ProductOperands(data.StructLayout):
-    """A beat of scores with its operands: a query, and a key a lane; elements beyond the head dimension are 0."""
+    """A beat of scores with its operands: a query, a key a lane, the score factor; elements beyond the head dimension
+    are 0."""
 
     def __init__(self, config: AcceleratorConfig, row_bits: int = ROW_BITS) -> None:
         formats, lanes, head_dim = config.formats, config.softmax.lanes, config.max_head_dim
@@ -39,6 +41,8 @@ class ProductOperands(data.StructLayout):
                 "query": data.ArrayLayout(signed(formats.query_bits), head_dim),
                 "keys": data.ArrayLayout(data.ArrayLayout(signed(formats.key_bits), head_dim), lanes),
                 "beat": ProductBeat(config, row_bits),
+                "multiplier": SCORE_MULTIPLIER_BITS,
+                "shift": SCORE_SHIFT_BITS,
             }
         )
 
@@ -68,6 +72,20 @@ class ProbabilityBeat(data.StructLayout):
                 **_row_fields(lanes, row_bits),
             }
         )
+
+
+class SurvivorPosition(data.StructLayout):
+    """Where a survivor of local value selection stood in its row; `last` closes the row."""
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        super().__init__({"position": range(config.capacity), "last": 1})
+
+
+class FinishedRow(data.StructLayout):
+    """A row whose survivors are known, and how many they are."""
+
+    def __init__(self, config: AcceleratorConfig, row_bits: int = ROW_BITS) -> None:
+        super().__init__({"row": unsigned(row_bits), "survivors": range(config.capacity + 1)})
 
 
 class WeightedOperands(data.StructLayout):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -24,17 +24,16 @@ class DotProductOnOperands(wiring.Component):
     -------
     i : In(stream.Signature(ProductOperands))
     o : Out(stream.Signature(ScoreBeat))
-    words, multiplier, shift : see `DotProductArray`.
+    words : see `DotProductArray`.
     """
 
     def __init__(self, config: AcceleratorConfig, row_bits: int = ROW_BITS) -> None:
         self.array = DotProductArray(config, row_bits)
-        members = self.array.signature.members
         super().__init__(
             {
                 "i": In(stream.Signature(ProductOperands(config, row_bits))),
                 "o": Out(stream.Signature(ScoreBeat(config, row_bits))),
-                **{name: members[name] for name in ("words", "multiplier", "shift")},
+                "words": self.array.signature.members["words"],
             }
         )
 
@@ -55,6 +54,10 @@ class DotProductOnOperands(wiring.Component):
             Cat(Cat(geometry.elements(operands.query, chunk)) for chunk in range(first, first + chunks))
             for first in range(0, geometry.words // geometry.words_per_chunk * chunks, chunks)
         ]
+        factor = Cat(operands.multiplier, operands.shift)
+        held = Signal.like(factor)
+        with m.If(start):
+            m.d.sync += held.eq(factor)
         m.d.comb += [
             array.i.valid.eq(self.i.valid),
             array.i.payload.eq(operands.beat),
@@ -62,8 +65,7 @@ class DotProductOnOperands(wiring.Component):
             array.keys.as_value().eq(word_register(m, start, read.valid, key_words, "keys")),
             array.query.as_value().eq(word_register(m, start, read.valid & read.fresh, query_words, "query")),
             array.words.eq(self.words),
-            array.multiplier.eq(self.multiplier),
-            array.shift.eq(self.shift),
+            Cat(array.multiplier, array.shift).eq(Mux(start, factor, held)),
         ]
         return m
 

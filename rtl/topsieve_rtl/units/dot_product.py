@@ -35,11 +35,10 @@ class DotProductUnit(Unit):
     name = "dot_product"
     summary = "Dot-product array: exact sums of query x key, narrowed to scores in log2 units, with a bias a lane."
     port_notes: ClassVar[Mapping[str, str]] = {
-        "i": "a query, a key and a bias a lane; elements beyond the head dimension are 0",
+        "i": "a query, a key and a bias a lane; elements beyond the head dimension are 0; the score factor: a product is "
+        "multiplied by `multiplier`, unsigned, and shifted right by `shift`, half up",
         "o": "scores; lanes at and beyond `count` hold anything",
         "words": "operand words of a beat: ceil(lanes x padded head dimensions / multipliers)",
-        "multiplier": "score factor, unsigned",
-        "shift": "score factor: the product is shifted right by it, half up",
     }
     latency_note = (
         "6 + levels(lane_split) + levels(segments / lanes) + words - 1 cycles, one beat every `words` cycles, "
@@ -58,23 +57,23 @@ class DotProductUnit(Unit):
         for row, keys in enumerate(draw_row_lengths(config, generator)):
             query = _padded(draw_signed(generator, formats.query_bits, head_dim), widest)
             second_pass = int(generator.integers(2))
+            factor = (
+                int(generator.integers(0, 1 << SCORE_MULTIPLIER_BITS)),
+                int(generator.integers(0, _LARGEST_SHIFT)),
+            )
             for part, last in split_beats(range(keys), lanes):
                 key = _padded(draw_signed(generator, formats.key_bits, (lanes, head_dim)), widest)
                 bias = draw_signed(generator, formats.score_bits, lanes) * int(generator.integers(2))
                 tags = (bias.tolist(), len(part), last, row, second_pass)
-                beats.append((query.tolist(), key.tolist(), tags))
+                beats.append((query.tolist(), key.tolist(), tags, *factor))
         arrivals, ready = draw_stalls(generator, len(beats), 400)
-        constants = {
-            "words": config.dot_product.interval_cycles(lanes, head_dim),
-            "multiplier": int(generator.integers(0, 1 << SCORE_MULTIPLIER_BITS)),
-            "shift": int(generator.integers(0, _LARGEST_SHIFT)),
-        }
+        constants = {"words": config.dot_product.interval_cycles(lanes, head_dim)}
         return Case.through(beats, arrivals, ready, len(beats), constants=constants)
 
     def expect(self, config: AcceleratorConfig, case: Case) -> Mapping[str, Channel]:
-        factor = ScoreFactor(np.int64(case.constants["multiplier"]), np.int64(case.constants["shift"]))
         outputs = []
-        for query, keys, (bias, count, last, row, second_pass) in case.sources["i"].beats:
+        for query, keys, (bias, count, last, row, second_pass), multiplier, shift in case.sources["i"].beats:
+            factor = ScoreFactor(np.int64(multiplier), np.int64(shift))
             sums = dot_products(np.array([query]), np.array(keys), config.formats)
             exact = scores(sums, factor, config.formats, np.array(bias))[0]
             lanes = tuple(int(s) if lane < count else None for lane, s in enumerate(exact))
