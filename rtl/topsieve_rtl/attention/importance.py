@@ -181,6 +181,8 @@ class ImportanceAccumulators(wiring.Component):
 class TokenImportance(ImportanceAccumulators):
     """Column sums of probabilities: a beat of probabilities is added to the word of its place in the row.
 
+    An operand is as wide as an accumulator, so that the sums of tokens that stay can be added back elsewhere.
+
     Parameters
     ----------
     config : lanes, capacity, probability and accumulator bits.
@@ -189,7 +191,7 @@ class TokenImportance(ImportanceAccumulators):
     def __init__(self, config: AcceleratorConfig) -> None:
         lanes, formats = config.softmax.lanes, config.formats
         super().__init__(
-            formats.probability_bits,
+            max(formats.probability_bits, formats.token_importance_bits),
             lanes,
             beats(config.capacity, lanes),
             lanes,

@@ -105,7 +105,9 @@ class TokenImportanceUnit(ImportanceUnit):
         return beats(config.capacity, config.softmax.lanes), config.softmax.lanes
 
     def operands(self, config: AcceleratorConfig, generator: np.random.Generator) -> NDArray[np.int64]:
-        return draw_unsigned(generator, config.formats.probability_bits, config.softmax.lanes)
+        # Probabilities, or sums that come back.
+        bits = generator.choice([config.formats.probability_bits, config.formats.token_importance_bits])
+        return draw_unsigned(generator, int(bits), config.softmax.lanes)
 
     def added(self, config: AcceleratorConfig, total: NDArray[np.int64], operands: list[int]) -> NDArray[np.int64]:
         return add_token_importance(total, np.array([operands]), config.formats)

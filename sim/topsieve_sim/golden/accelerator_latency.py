@@ -25,6 +25,28 @@ REPORT_RECORD_BYTES = 8
 # Width of the distance between rows that a fetch command carries.
 ROW_STRIDE_BITS = 16
 
+# Sequencer. A phase begins in the first cycle of its state; `docs/accelerator.md`, "Order of the phases".
+# The cycle of `start` to the first fetch phase.
+START_TO_FETCH = 1
+# Handshake of the descriptor's final beat to the clear-and-reset phase: fields, sums, conditions.
+DESCRIPTOR_TO_RESET = 3
+# Handshake of the factors' final beat to the set-up phase.
+FACTORS_TO_SETUP = 1
+# The core's `done` to the wait for the writer, and the last cycle of a phase that waits to the next phase.
+PHASE_STEP = 1
+
+# Cascade unit. Costs run from a command's handshake to the cycle in which the next command can be taken.
+# Clear, reset of the heads, and a pruning that has nothing to do.
+CASCADE_COMMAND = 1
+# Handshake of a command to its readout command, its first written token or its first record.
+CASCADE_FIRST = 1
+# A head's accumulator leaves the readout; the beat that it completes is offered.
+CASCADE_PACK = 1
+# Handshake of a survivor beat to its first survivor in the live list.
+CASCADE_SERIALISE = 1
+# The last survivor in the live list to the next command: its word of importance is added back in between.
+CASCADE_FINISH = 2
+
 
 class KeyValuePlane(IntEnum):
     """Planes of fetcher 0."""
