@@ -37,19 +37,24 @@ def run_bus_bench(component: wiring.Component, top: str, bench: str, **settings:
             log_file=folder / "build.log",
             timescale=("1ns", "1ps"),
         )
-        results = runner.test(
-            hdl_toplevel=top,
-            test_module=bench,
-            build_dir=folder,
-            test_dir=folder,
-            log_file=folder / "run.log",
-            extra_env={
-                **settings,
-                "COCOTB_LOG_LEVEL": "WARNING",
-                "PYTHONPATH": os.pathsep.join(path for path in (str(Path(__file__).parents[2]), *sys.path) if path),
-            },
-            results_xml=str(folder / "results.xml"),
-        )
+        log = folder / "run.log"
+        try:
+            results = runner.test(
+                hdl_toplevel=top,
+                test_module=bench,
+                build_dir=folder,
+                test_dir=folder,
+                log_file=log,
+                extra_env={
+                    **settings,
+                    "COCOTB_LOG_LEVEL": "WARNING",
+                    "PYTHONPATH": os.pathsep.join(path for path in (str(Path(__file__).parents[2]), *sys.path) if path),
+                },
+                results_xml=str(folder / "results.xml"),
+            )
+        except SystemExit:
+            # The runner's way to say that a test failed; the reason stands in its log.
+            raise AssertionError(log.read_text(encoding="utf-8")) from None
         tests, failed = get_results(results)
-        assert tests, (folder / "run.log").read_text()
-        assert not failed, (folder / "run.log").read_text()
+        assert tests, log.read_text(encoding="utf-8")
+        assert not failed, log.read_text(encoding="utf-8")
