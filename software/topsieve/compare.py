@@ -85,10 +85,13 @@ class Question:
 
     def facts(self, subject: Subject) -> dict[str, Any]:
         """Everything but the method that a result depends on, as plain data."""
+        from topsieve_sim.energy import technology_digest
+
         return {
             **subject.facts(),
             "accelerator": self.config.model_dump(mode="json"),
             "accelerator_digest": self.config.digest,
+            "technology_digest": technology_digest(self.config.technology),
             "keep": self.keep,
             "versions": versions(),
         }

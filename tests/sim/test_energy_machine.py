@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sim.attention_strategies import machines
 from topsieve_sim.arch import AcceleratorConfig, load_config, preset_names
 from topsieve_sim.energy import (
+    ACTIONS,
     Action,
     Component,
     action_energies_pj,
@@ -19,7 +20,7 @@ from topsieve_sim.energy import (
     memory_bits,
     total_pj,
 )
-from topsieve_sim.energy.actions import Key
+from topsieve_sim.energy.components import Key
 from topsieve_sim.errors import InputError
 
 SPATTEN = load_config("spatten")
@@ -67,7 +68,7 @@ def test_the_published_buffers() -> None:
     assert memory_bits(single)[Component.KEY_BUFFER] == 4 * 196_608
 
 
-@pytest.mark.parametrize("technology", ["40nm", "45nm"])
+@pytest.mark.parametrize("technology", ["40nm_cells", "45nm", "28nm", "7nm"])
 @pytest.mark.parametrize(
     ("parts", "published_mm2"),
     [
@@ -92,8 +93,12 @@ def test_leakage_follows_time_not_cycles() -> None:
     assert action_energies_pj(slow)[key] == pytest.approx(2 * action_energies_pj(fast)[key])
 
 
+def test_a_component_has_exactly_its_actions() -> None:
+    assert set(KEYS) == {(component, action) for component, actions in ACTIONS.items() for action in actions}
+
+
 def test_an_unknown_technology_of_a_machine_is_refused() -> None:
     config = load_config("spatten", ["technology=3nm"])
     for function in (action_energies_pj, area_um2):
-        with pytest.raises(InputError, match="40nm, 45nm"):
+        with pytest.raises(InputError, match="40nm_cells, 45nm"):
             function(config)

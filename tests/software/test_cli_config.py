@@ -75,3 +75,11 @@ def test_wrong_overrides_name_field_value_and_allowed(override, words, capsys):
     assert line.count("\n") == 1
     for word in words:
         assert word in line
+
+
+def test_energy_tables_are_printed_and_taken_back(capsys, tmp_path):
+    assert main(["config", "energy", "spatten"]) == 0
+    file = tmp_path / "own.yaml"
+    file.write_text(capsys.readouterr().out)
+    assert main(["config", "energy", "spatten", "--set", f"technology={file}"]) == 0
+    assert capsys.readouterr().out == file.read_text()

@@ -1,9 +1,12 @@
-"""Energy and area: technology tables with sources, action energies of a machine, area by component."""
+"""Energy and area: technology tables with sources, action energies of a machine, area by component, reference tables."""
 
-from topsieve_sim.energy.accelergy import area_reference_table, energy_reference_table, write_accelergy
+from topsieve_sim.energy.accelergy import (
+    area_reference_table,
+    energy_reference_table,
+    reference_yaml,
+    write_accelergy,
+)
 from topsieve_sim.energy.actions import (
-    Action,
-    Component,
     action_energies_pj,
     cascade_score_bits,
     energy_pj,
@@ -12,11 +15,17 @@ from topsieve_sim.energy.actions import (
     total_pj,
 )
 from topsieve_sim.energy.area import area_um2
-from topsieve_sim.energy.tables import TableRow, TechnologyTable, load_technology, technology_names
+from topsieve_sim.energy.components import ACTIONS, Action, Component
+from topsieve_sim.energy.reference import ReferenceTables
+from topsieve_sim.energy.tables import Calibration, TableRow, TechnologyTable, load_technology, technology_names
+from topsieve_sim.energy.technology import technology_digest, technology_of
 
 __all__ = [
+    "ACTIONS",
     "Action",
+    "Calibration",
     "Component",
+    "ReferenceTables",
     "TableRow",
     "TechnologyTable",
     "action_energies_pj",
@@ -28,7 +37,10 @@ __all__ = [
     "hbm_energy_pj",
     "load_technology",
     "memory_bits",
+    "reference_yaml",
+    "technology_digest",
     "technology_names",
+    "technology_of",
     "total_pj",
     "write_accelergy",
 ]

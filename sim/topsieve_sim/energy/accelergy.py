@@ -1,7 +1,7 @@
 """Energies and areas as Accelergy reference tables (ERT and ART, version 0.4), for tools of the Timeloop family.
 
 Format: specification `simulators`, section 4. A component has one instance; energies are in picojoules, areas in square
-micrometres, and leakage is the action `leak_cycle` of each cycle.
+micrometres, and leakage is the action `leak_cycle` of each cycle. `reference` reads what is written here.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import yaml
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.energy.actions import action_energies_pj
 from topsieve_sim.energy.area import area_um2
+from topsieve_sim.energy.technology import FOLDER_FILES
 from topsieve_sim.errors import InputError
 from topsieve_sim.files import written_whole
 
@@ -35,6 +36,17 @@ def area_reference_table(config: AcceleratorConfig) -> dict[str, Any]:
     return {"ART": {"version": FORMAT_VERSION, "tables": rows}}
 
 
+def reference_yaml(config: AcceleratorConfig) -> str:
+    """Both tables as one YAML text, which `technology` takes back: to be edited and handed in again.
+
+    Raises
+    ------
+    InputError
+        `config.technology` names no table.
+    """
+    return yaml.safe_dump(energy_reference_table(config) | area_reference_table(config), sort_keys=False)
+
+
 def write_accelergy(config: AcceleratorConfig, folder: str | Path) -> tuple[Path, Path]:
     """Write `ERT.yaml` and `ART.yaml` into `folder` (made if missing) and return their paths.
 
@@ -43,16 +55,16 @@ def write_accelergy(config: AcceleratorConfig, folder: str | Path) -> tuple[Path
     InputError
         a file cannot be written, or `config.technology` names no table.
     """
-    tables = {"ERT.yaml": energy_reference_table(config), "ART.yaml": area_reference_table(config)}
+    tables = (energy_reference_table(config), area_reference_table(config))
     target = Path(folder)
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder: {error.strerror or error}", source=str(target)) from error
-    for name, table in tables.items():
+    for name, table in zip(FOLDER_FILES, tables, strict=True):
         with written_whole(target / name) as stream:
             yaml.safe_dump(table, stream, sort_keys=False)
-    return target / "ERT.yaml", target / "ART.yaml"
+    return target / FOLDER_FILES[0], target / FOLDER_FILES[1]
 
 
 def _instance(component: str) -> str:

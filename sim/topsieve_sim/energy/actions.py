@@ -8,45 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from enum import StrEnum
 
 from topsieve_sim.arch import AcceleratorConfig
-from topsieve_sim.energy.tables import load_technology
-
-
-class Component(StrEnum):
-    """Parts of the machine that energy and area are booked to."""
-
-    DOT_PRODUCT = "dot_product"
-    KEY_BUFFER = "key_buffer"
-    SOFTMAX = "softmax"
-    VALUE_TOPK = "value_topk"
-    WEIGHTED_SUM = "weighted_sum"
-    VALUE_BUFFER = "value_buffer"
-    IMPORTANCE = "importance"
-    CASCADE_TOPK = "cascade_topk"
-    FETCHER = "fetcher"
-    DRAM = "dram"
-
-
-class Action(StrEnum):
-    """Events that cost energy. Memory actions count bits, the others operations."""
-
-    MULTIPLY = "multiply"
-    ADD = "add"
-    SCALE = "scale"
-    COMPARE = "compare"
-    EXPONENTIAL = "exponential"
-    RECIPROCAL = "reciprocal"
-    NORMALISE = "normalise"
-    READ_BIT = "read_bit"
-    WRITE_BIT = "write_bit"
-    TRANSFER_BIT = "transfer_bit"
-    LEAK_CYCLE = "leak_cycle"
-
-
-Key = tuple[Component, Action]
-Counts = Mapping[Key, int]
+from topsieve_sim.energy.components import Action, Component, Counts, Key
+from topsieve_sim.energy.reference import ReferenceTables
+from topsieve_sim.energy.tables import TechnologyTable
+from topsieve_sim.energy.technology import technology_of
 
 # Widths that the score scaling and the reciprocal use, stated in `topsieve_sim.arch.formats`.
 SCORE_FACTOR_BITS = 16
@@ -82,12 +49,25 @@ def cascade_score_bits(config: AcceleratorConfig) -> int:
 def action_energies_pj(config: AcceleratorConfig) -> dict[Key, float]:
     """Energy of one occurrence of every action, in picojoules.
 
+    Read from the reference tables that `config.technology` names, or composed from its primitives at the widths of the
+    configuration, times the table's calibration.
+
     Raises
     ------
     InputError
-        `config.technology` names no table.
+        `config.technology` names no table, or a file that is none.
     """
-    table = load_technology(config.technology)
+    technology = technology_of(config.technology)
+    if isinstance(technology, ReferenceTables):
+        return dict(technology.energies_pj)
+    return {
+        (component, action): value * technology.energy_factor(component, action)
+        for (component, action), value in _composed(config, technology).items()
+    }
+
+
+def _composed(config: AcceleratorConfig, table: TechnologyTable) -> dict[Key, float]:
+    """Energies from the primitives of `table`, not calibrated."""
     formats = config.formats
     dot_bits = formats.dot_product_bits(config.max_head_dim)
     interpolation_bits = formats.score_fraction_bits - formats.exponential_table_bits
@@ -125,6 +105,8 @@ def action_energies_pj(config: AcceleratorConfig) -> dict[Key, float]:
         (Component.FETCHER, Action.TRANSFER_BIT): sram_write + sram_read,
         (Component.DRAM, Action.READ_BIT): dram,
         (Component.DRAM, Action.WRITE_BIT): dram,
+        (Component.DRAM, Action.TRANSFER_BIT): table.value("dram", "transfer", 1),
+        (Component.DRAM, Action.ACTIVATE): table.value("dram", "activate"),
     }
     leak_pj_per_bit_cycle = table.value("sram", "leak", 1) * 1000.0 / config.clock_mhz
     for component, bits in memory_bits(config).items():
@@ -151,11 +133,12 @@ def total_pj(energy: Mapping[Component, Mapping[Action, float]]) -> float:
     return math.fsum(value for actions in energy.values() for value in actions.values())
 
 
-def hbm_energy_pj(bits: int, activations: int, technology: str = "40nm") -> float:
-    """HBM energy where row activations are known: 909 pJ each and 3.48 pJ a bit (O'Connor et al., MICRO 2017).
+def hbm_energy_pj(bits: int, activations: int, energies: Mapping[Key, float]) -> float:
+    """DRAM energy where row activations are known: 909 pJ each and 3.48 pJ a bit for HBM2 (O'Connor et al., MICRO 2017).
 
-    The ideal memory has no rows, so `energy_pj` uses the average of 3.92 pJ a bit, which holds the activations of
-    typical traffic.
+    `energies` is from `action_energies_pj`. The ideal memory has no rows, so the engine books bits at the average of
+    3.92 pJ, which holds the activations of typical traffic.
     """
-    table = load_technology(technology)
-    return table.value("dram", "activate") * activations + table.value("dram", "transfer", 1) * bits
+    return (
+        energies[Component.DRAM, Action.ACTIVATE] * activations + energies[Component.DRAM, Action.TRANSFER_BIT] * bits
+    )

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from topsieve_sim.arch import AcceleratorConfig
-from topsieve_sim.energy.actions import SCORE_FACTOR_BITS, Component, cascade_score_bits, memory_bits
-from topsieve_sim.energy.tables import load_technology
+from topsieve_sim.energy.actions import SCORE_FACTOR_BITS, cascade_score_bits, memory_bits
+from topsieve_sim.energy.components import Component
+from topsieve_sim.energy.reference import ReferenceTables
+from topsieve_sim.energy.technology import technology_of
 
 
 def area_um2(config: AcceleratorConfig) -> dict[Component, float]:
-    """Cell and macro area in square micrometres; wires, clock tree, pads and the DRAM itself are not in it.
+    """Area in square micrometres of each component; pads and the DRAM itself are not in it.
+
+    Read from the reference tables that `config.technology` names, or composed of cells and macros, times the table's
+    calibration. Without one, wires and clock tree are not in it either.
 
     Arrays: a multiplier and an adder a multiplier, a score scaler a lane. Softmax: a lane has a comparator, a
     subtractor, an interpolating exponential, a sum adder and a normalising multiplier; one reciprocal serves all. Top-k:
@@ -17,9 +22,11 @@ def area_um2(config: AcceleratorConfig) -> dict[Component, float]:
     Raises
     ------
     InputError
-        `config.technology` names no table.
+        `config.technology` names no table, or a file that is none.
     """
-    table = load_technology(config.technology)
+    table = technology_of(config.technology)
+    if isinstance(table, ReferenceTables):
+        return dict(table.areas_um2)
     formats = config.formats
 
     def multiplier(first: int, second: int) -> float:
@@ -74,6 +81,7 @@ def area_um2(config: AcceleratorConfig) -> dict[Component, float]:
     }
     memories = memory_bits(config)
     return {
-        component: value + table.value("sram", "area", memories[component]) if component in memories else value
+        component: table.area_factor(component)
+        * (value + (table.value("sram", "area", memories[component]) if component in memories else 0.0))
         for component, value in logic.items()
     }

@@ -19,6 +19,7 @@ from topsieve_sim.energy import (
     area_um2,
     energy_pj,
     memory_bits,
+    technology_digest,
     total_pj,
 )
 from topsieve_sim.engine.ledger import Ledger
@@ -76,7 +77,7 @@ def assembled(
         model=trace.model,
         method=trace.method,
         seed=seed,
-        versions=versions(),
+        versions={**versions(), "technology_tables": technology_digest(config.technology)},
         cycles=ledger.cycles,
         latency_us=config.microseconds(ledger.cycles),
         macs=sum(total.macs for total in totals),

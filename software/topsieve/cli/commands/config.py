@@ -1,11 +1,15 @@
-"""Accelerator configurations: list the presets, show one with every field resolved, check a file, print the schema."""
+"""Accelerator configurations: list the presets, show one with every field resolved, check a file, print the schema.
+
+`energy` prints what each action of each component costs and how large each component is, as Accelergy reference tables;
+edited and saved, the file is a technology: `--set technology=FILE.yaml`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 
-HELP = "accelerator presets and files: list, show, check, schema"
+HELP = "accelerator presets and files: list, show, check, schema, energy"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("list", help="names of the presets, with their main numbers")
     show = actions.add_parser("show", help="the fully resolved YAML of a preset or file")
     check = actions.add_parser("check", help="validate a preset or file; says what is wrong and what is allowed")
-    for action in (show, check):
+    energy = actions.add_parser("energy", help="energy by action and area by component, as Accelergy ERT and ART")
+    for action in (show, check, energy):
         action.add_argument("accelerator", help="a preset's name or a YAML file")
         action.add_argument(
             "--set", action="append", default=[], metavar="FIELD=VALUE", help="override, e.g. topk.parallelism=8"
@@ -36,7 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(json_schema(), indent=2))
     else:
         config = load_config(arguments.accelerator, arguments.set)
-        if arguments.action == "show":
+        if arguments.action == "energy":
+            from topsieve_sim.energy import reference_yaml
+
+            print(reference_yaml(config), end="")
+        elif arguments.action == "show":
             print(config_yaml(config), end="")
         else:
             print(f"{arguments.accelerator}: valid configuration {config.name}, digest {config.digest}")
