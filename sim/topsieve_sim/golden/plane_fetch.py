@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -182,123 +182,188 @@ def plan_fetch(shape: PlaneFetchShape, commands: Sequence[FetchCommand], indices
     if taken != len(indices):
         raise ValueError(f"{len(indices)} indices for commands that take {taken}")
     table = np.array(commands, np.int64).reshape(-1, len(FetchCommand._fields))
+    return _plan(fetch_numbers(shape), table, np.array(indices, np.int64))
+
+
+class FetchNumbers(NamedTuple):
+    """The numbers of a shape as compiled code takes them."""
+
+    element_bits: NDArray[np.int64]
+    lanes: int
+    data_bytes: int
+    max_burst_words: int
+    max_outstanding: int
+    buffer_words: int
+    merge_bytes: int
+    address_mask: int
+    unpack_bits: int
+
+
+def fetch_numbers(shape: PlaneFetchShape) -> FetchNumbers:
+    """The numbers of `shape`."""
+    return FetchNumbers(
+        np.array(shape.element_bits, np.int64),
+        shape.lanes,
+        shape.data_bytes,
+        shape.max_burst_words,
+        shape.max_outstanding,
+        shape.buffer_words,
+        shape.merge_bytes,
+        (1 << shape.address_bits) - 1,
+        shape.unpack_bits,
+    )
+
+
+# Places in `filled`: how much of a plan is there.
+PLANNED_COMMANDS, PLANNED_ROWS, PLANNED_RUNS, PLANNED_BURSTS, PLANNED_WORDS, PLANNED_BEATS = range(6)
+PLANNED_KINDS = 6
+
+
+@njit(cache=True)
+def plan_room(numbers: FetchNumbers, rows: int, elements: int, plane: int) -> tuple[int, int]:
+    """Words and output beats that a command can have at most."""
+    size = (elements * numbers.element_bits[plane] + 7) // 8
+    words = rows * (size // numbers.data_bytes + 2)
+    return words, max(1, rows * max(1, (elements + numbers.lanes - 1) // numbers.lanes))
+
+
+@njit(cache=True)
+def empty_plan(commands: int, rows: int, words: int, beats: int) -> FetchPlan:
+    """Room for the plan of so many commands; bursts and runs are never more than words and rows."""
     return FetchPlan(
-        table[:, 2].copy(),
-        table[:, 5] != 0,
-        *_plan(
-            table,
-            np.array(indices, np.int64),
-            np.array(shape.element_bits, np.int64),
-            shape.lanes,
-            shape.data_bytes,
-            shape.max_burst_words,
-            shape.merge_bytes,
-            (1 << shape.address_bits) - 1,
-        ),
+        np.zeros(commands, np.int64),
+        np.zeros(commands, np.bool_),
+        np.zeros(commands, np.int64),
+        np.zeros(rows, np.bool_),
+        np.zeros(rows, np.bool_),
+        np.zeros(rows, np.bool_),
+        np.zeros(rows, np.int64),
+        np.zeros(words, np.int64),
+        np.zeros(words, np.int64),
+        np.zeros(words, np.int64),
+        np.zeros(words, np.int64),
+        np.zeros(beats, np.int64),
     )
 
 
 @njit(cache=True)
-def _plan(
-    commands: NDArray[np.int64],
-    indices: NDArray[np.int64],
-    element_bits: NDArray[np.int64],
-    lanes: int,
-    data_bytes: int,
-    max_burst_words: int,
-    merge_bytes: int,
-    address_mask: int,
-) -> Any:
-    rows, words, beats = 0, 0, 0
+def _plan(numbers: FetchNumbers, commands: NDArray[np.int64], indices: NDArray[np.int64]) -> FetchPlan:
+    rows, words, beats, used = 0, 0, 0, 0
     for c in range(commands.shape[0]):
-        size = (commands[c, 3] * element_bits[commands[c, 4]] + 7) // 8
+        more_words, more_beats = plan_room(numbers, commands[c, 2], commands[c, 3], commands[c, 4])
         rows += commands[c, 2]
-        words += commands[c, 2] * (size // data_bytes + 2)
-        beats += max(1, commands[c, 2] * max(1, (commands[c, 3] + lanes - 1) // lanes))
-    command_beats = np.empty(commands.shape[0], np.int64)
-    live = np.empty(rows, np.bool_)
-    starts = np.zeros(rows, np.bool_)
-    closes = np.zeros(rows, np.bool_)
-    run_start = np.empty(rows, np.int64)
-    run_bytes = np.empty(rows, np.int64)
-    beat_bits = np.empty(beats, np.int64)
-    row, run, beat, used = 0, -1, 0, 0
+        words += more_words
+        beats += more_beats
+    plan = empty_plan(commands.shape[0], rows, words, beats)
+    filled = np.zeros(PLANNED_KINDS, np.int64)
     for c in range(commands.shape[0]):
         base, stride, count, elements, plane, gather = commands[c]
-        bits = element_bits[plane]
-        size = (elements * bits + 7) // 8
-        row_beats = max(1, (elements + lanes - 1) // lanes)
-        is_open = False
-        for i in range(count):
-            index = i
-            if gather:
-                index = indices[used]
-                used += 1
-            address = (base + index * stride) & address_mask
-            live[row] = size > 0
-            if size > 0:
-                joins = (
-                    is_open
-                    and address == (run_start[run] + run_bytes[run]) & address_mask
-                    and run_bytes[run] + size <= merge_bytes
-                )
-                if joins:
-                    run_bytes[run] += size
-                else:
-                    starts[row] = True
-                    run += 1
-                    run_start[run] = address
-                    run_bytes[run] = size
-                closes[row] = i == count - 1 or run_bytes[run] + size > merge_bytes
-                is_open = not closes[row]
-            for _ in range(row_beats - 1):
-                beat_bits[beat] = lanes * bits
-                beat += 1
-            beat_bits[beat] = size * 8 - (row_beats - 1) * lanes * bits
-            beat += 1
-            row += 1
-        command_beats[c] = count * row_beats
-        if count == 0:
-            beat_bits[beat] = 0
-            beat += 1
-            command_beats[c] = 1
-
-    run_bursts = np.zeros(run + 1, np.int64)
-    burst_address = np.empty(words, np.int64)
-    burst_words = np.empty(words, np.int64)
-    word_skip = np.zeros(words, np.int64)
-    word_bytes = np.empty(words, np.int64)
-    burst, word = 0, 0
-    for r in range(run + 1):
-        skip = run_start[r] % data_bytes
-        address = run_start[r] - skip
-        left = (skip + run_bytes[r] + data_bytes - 1) // data_bytes
-        for n in range(left):
-            word_bytes[word + n] = data_bytes
-        word_skip[word] = skip
-        word_bytes[word] -= skip
-        word_bytes[word + left - 1] -= left * data_bytes - skip - run_bytes[r]
-        word += left
-        while left > 0:
-            length = min(left, max_burst_words, (BOUNDARY_BYTES - address % BOUNDARY_BYTES) // data_bytes)
-            burst_address[burst] = address
-            burst_words[burst] = length
-            address = (address + length * data_bytes) & address_mask
-            left -= length
-            burst += 1
-            run_bursts[r] += 1
-    return (
-        command_beats,
-        live,
-        starts,
-        closes,
-        run_bursts,
-        burst_address[:burst],
-        burst_words[:burst],
-        word_skip[:word],
-        word_bytes[:word],
-        beat_bits[:beat],
+        mine = indices[used : used + (count if gather else 0)]
+        plan_command(numbers, base, stride, count, elements, plane, gather != 0, mine, plan, filled)
+        used += mine.size
+    return FetchPlan(
+        plan.command_rows,
+        plan.command_gather,
+        plan.command_beats,
+        plan.row_live,
+        plan.row_starts,
+        plan.row_closes,
+        plan.run_bursts[: filled[PLANNED_RUNS]],
+        plan.burst_address[: filled[PLANNED_BURSTS]],
+        plan.burst_words[: filled[PLANNED_BURSTS]],
+        plan.word_skip[: filled[PLANNED_WORDS]],
+        plan.word_bytes[: filled[PLANNED_WORDS]],
+        plan.beat_bits[: filled[PLANNED_BEATS]],
     )
+
+
+@njit(cache=True)
+def plan_command(
+    numbers: FetchNumbers,
+    base: int,
+    stride: int,
+    count: int,
+    elements: int,
+    plane: int,
+    gather: bool,
+    indices: NDArray[np.int64],
+    plan: FetchPlan,
+    filled: NDArray[np.int64],
+) -> None:
+    """Append one command to `plan`; `filled` int64 [PLANNED_KINDS] says how much of it is there. Runs end with commands."""
+    lanes = numbers.lanes
+    bits = numbers.element_bits[plane]
+    size = (elements * bits + 7) // 8
+    row_beats = max(1, (elements + lanes - 1) // lanes)
+    command, row, run = filled[PLANNED_COMMANDS], filled[PLANNED_ROWS], filled[PLANNED_RUNS] - 1
+    beat = filled[PLANNED_BEATS]
+    run_start, run_bytes = 0, 0
+    is_open = False
+    for i in range(count):
+        index = indices[i] if gather else i
+        address = (base + index * stride) & numbers.address_mask
+        plan.row_live[row] = size > 0
+        if size > 0:
+            joins = (
+                is_open
+                and address == (run_start + run_bytes) & numbers.address_mask
+                and run_bytes + size <= numbers.merge_bytes
+            )
+            if joins:
+                run_bytes += size
+            else:
+                if is_open:
+                    _plan_run(numbers, run, run_start, run_bytes, plan, filled)
+                plan.row_starts[row] = True
+                run += 1
+                run_start = address
+                run_bytes = size
+            plan.row_closes[row] = i == count - 1 or run_bytes + size > numbers.merge_bytes
+            is_open = not plan.row_closes[row]
+            if not is_open:
+                _plan_run(numbers, run, run_start, run_bytes, plan, filled)
+        for _ in range(row_beats - 1):
+            plan.beat_bits[beat] = lanes * bits
+            beat += 1
+        plan.beat_bits[beat] = size * 8 - (row_beats - 1) * lanes * bits
+        beat += 1
+        row += 1
+    if count == 0:
+        plan.beat_bits[beat] = 0
+        beat += 1
+    plan.command_rows[command] = count
+    plan.command_gather[command] = gather
+    plan.command_beats[command] = beat - filled[PLANNED_BEATS]
+    filled[PLANNED_COMMANDS] = command + 1
+    filled[PLANNED_ROWS] = row
+    filled[PLANNED_RUNS] = run + 1
+    filled[PLANNED_BEATS] = beat
+
+
+@njit(cache=True)
+def _plan_run(
+    numbers: FetchNumbers, run: int, start: int, size: int, plan: FetchPlan, filled: NDArray[np.int64]
+) -> None:
+    """The bursts and words of one run of contiguous bytes."""
+    data_bytes = numbers.data_bytes
+    burst, word = filled[PLANNED_BURSTS], filled[PLANNED_WORDS]
+    skip = start % data_bytes
+    address = start - skip
+    left = (skip + size + data_bytes - 1) // data_bytes
+    plan.word_bytes[word : word + left] = data_bytes
+    plan.word_skip[word] = skip
+    plan.word_bytes[word] -= skip
+    plan.word_bytes[word + left - 1] -= left * data_bytes - skip - size
+    filled[PLANNED_WORDS] = word + left
+    while left > 0:
+        length = min(left, numbers.max_burst_words, (BOUNDARY_BYTES - address % BOUNDARY_BYTES) // data_bytes)
+        plan.burst_address[burst] = address
+        plan.burst_words[burst] = length
+        address = (address + length * data_bytes) & numbers.address_mask
+        left -= length
+        burst += 1
+        plan.run_bursts[run] += 1
+    filled[PLANNED_BURSTS] = burst
 
 
 FetchBeat = tuple[tuple[int | None, ...], int, int, int, int, int]

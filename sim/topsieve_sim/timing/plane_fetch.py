@@ -33,8 +33,10 @@ from topsieve_sim.golden.plane_fetch import (
     INDEX_SLOTS,
     JOB_SLOTS,
     OUTPUT_SLOTS,
+    FetchNumbers,
     FetchPlan,
     PlaneFetchShape,
+    fetch_numbers,
 )
 from topsieve_sim.timing.pipeline import next_ready
 
@@ -82,173 +84,246 @@ def plane_fetch_times(
     memory : the memory's behaviour.
     ready : bool [cycles], the output's pattern; always ready beyond its end.
     """
-    return PlaneFetchTimes(
-        *_times(
-            plan,
-            command_arrival,
-            index_arrival,
-            memory,
-            ready,
-            shape.buffer_words,
-            shape.max_outstanding,
-            shape.unpack_bits,
-        )
-    )
+    return PlaneFetchTimes(*_times(fetch_numbers(shape), plan, command_arrival, index_arrival, memory, ready))
 
 
-# Places in the running state of the unpacker.
-_BEATS, _COMMAND, _BEATS_LEFT, _JOB, _REMOVED, _ENOUGH = range(6)
+class FetchState(NamedTuple):
+    """What a fetcher has done so far: the events of the recurrences by their index, and the running numbers `at`."""
+
+    command: NDArray[np.int64]
+    load: NDArray[np.int64]
+    job: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    index_taken: NDArray[np.int64]
+    issued: NDArray[np.int64]
+    address: NDArray[np.int64]
+    answered: NDArray[np.int64]
+    data: NDArray[np.int64]
+    aligned: NDArray[np.int64]
+    appended: NDArray[np.int64]
+    supplied: NDArray[np.int64]
+    emitted: NDArray[np.int64]
+    left: NDArray[np.int64]
+    at: NDArray[np.int64]
+
+
+# Places in `FetchState.at`: next command, row, run, burst, word and index; the last events of the walker; beats that have
+# left, and their bits, when the present word is appended; the unpacker.
+(
+    _COMMANDS,
+    _ROW,
+    _RUN,
+    _BURST,
+    _WORD,
+    _USED,
+    _STEP,
+    _PLACE,
+    _TAKEN,
+    _LEAVE,
+    _ISSUE,
+    _GONE,
+    _GONE_BITS,
+    _BEATS,
+    _UNPACKED,
+    _BEATS_LEFT,
+    _JOB,
+    _REMOVED,
+    _ENOUGH,
+) = range(19)
 
 
 @njit(cache=True)
-def _emit(
-    plan: FetchPlan,
-    state: NDArray[np.int64],
-    load: NDArray[np.int64],
-    job: NDArray[np.int64],
-    supplied: NDArray[np.int64],
-    appended: NDArray[np.int64],
-    emitted: NDArray[np.int64],
-    left: NDArray[np.int64],
-    ready: NDArray[np.bool_],
-) -> None:
+def fetch_state(commands: int, indices: int, words: int, beats: int) -> FetchState:
+    """An empty fetcher with room for the events of so many commands; bursts are never more than words."""
+    at = np.zeros(19, np.int64)
+    at[_STEP : _ISSUE + 1] = -1
+    return FetchState(
+        np.empty(commands, np.int64),
+        np.empty(commands, np.int64),
+        np.empty(commands, np.int64),
+        np.empty(indices, np.int64),
+        np.empty(indices, np.int64),
+        np.empty(words, np.int64),
+        np.empty(words, np.int64),
+        np.empty(words, np.int64),
+        np.empty(words, np.int64),
+        np.empty(words, np.int64),
+        np.empty(words, np.int64),
+        np.empty(words, np.int64),
+        np.empty(beats, np.int64),
+        np.empty(beats, np.int64),
+        at,
+    )
+
+
+@njit(cache=True)
+def _emit(plan: FetchPlan, state: FetchState, ready: NDArray[np.bool_]) -> None:
     """The cycles in which the next output beat enters the output FIFO and leaves it."""
-    k = state[_BEATS]
-    previous = emitted[k - 1] if k > 0 else -1
-    if state[_BEATS_LEFT] == 0:
-        command = state[_COMMAND]
-        job[command] = max(load[command], previous) + 1
-        state[_JOB] = job[command]
-        state[_BEATS_LEFT] = plan.command_beats[command]
-        state[_COMMAND] += 1
-    cycle = max(state[_JOB] + 1, previous + 1)
+    at = state.at
+    k = at[_BEATS]
+    previous = state.emitted[k - 1] if k > 0 else -1
+    if at[_BEATS_LEFT] == 0:
+        command = at[_UNPACKED]
+        state.job[command] = max(state.load[command], previous) + 1
+        at[_JOB] = state.job[command]
+        at[_BEATS_LEFT] = plan.command_beats[command]
+        at[_UNPACKED] += 1
+    cycle = max(at[_JOB] + 1, previous + 1)
     need = plan.beat_bits[k]
-    state[_REMOVED] += need
+    at[_REMOVED] += need
     if need > 0:
-        while supplied[state[_ENOUGH]] < state[_REMOVED]:
-            state[_ENOUGH] += 1
-        cycle = max(cycle, appended[state[_ENOUGH]] + 1)
+        while state.supplied[at[_ENOUGH]] < at[_REMOVED]:
+            at[_ENOUGH] += 1
+        cycle = max(cycle, state.appended[at[_ENOUGH]] + 1)
     if k >= OUTPUT_SLOTS:
-        cycle = max(cycle, left[k - OUTPUT_SLOTS] + 1)
+        cycle = max(cycle, state.left[k - OUTPUT_SLOTS] + 1)
     leaves = cycle + 1
     if k > 0:
-        leaves = max(leaves, left[k - 1] + 1)
-    left[k] = next_ready(ready, leaves)
-    state[_BEATS] += 1
-    state[_BEATS_LEFT] -= 1
-    emitted[k] = cycle
+        leaves = max(leaves, state.left[k - 1] + 1)
+    state.left[k] = next_ready(ready, leaves)
+    at[_BEATS] += 1
+    at[_BEATS_LEFT] -= 1
+    state.emitted[k] = cycle
+
+
+@njit(cache=True)
+def take_command(state: FetchState, offered: int) -> int:
+    """The handshake of the next command, offered from cycle `offered` on; `run_command` must follow."""
+    c = state.at[_COMMANDS]
+    cycle = offered
+    if c > 0:
+        cycle = max(cycle, state.command[c - 1] + 1)
+    if c >= COMMAND_SLOTS:
+        cycle = max(cycle, state.load[c - COMMAND_SLOTS] + 1)
+    state.command[c] = cycle
+    return int(cycle)
+
+
+@njit(cache=True)
+def run_command(
+    numbers: FetchNumbers,
+    plan: FetchPlan,
+    state: FetchState,
+    index_arrival: NDArray[np.int64],
+    memory: tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]],
+    latency_cycles: int,
+    ready: NDArray[np.bool_],
+) -> None:
+    """All events of the command taken last, which `plan` holds; none of them depends on a later command.
+
+    `index_arrival` is that of the command's own indices. `latency_cycles` is added to every delay; delays and gaps are 0
+    beyond the end of their arrays.
+    """
+    at = state.at
+    c = at[_COMMANDS]
+    address_ready, delay, gap = memory
+    cycle = max(state.command[c] + 1, at[_STEP] + 1)
+    if c > 0:
+        cycle = max(cycle, state.load[c - 1] + 1)
+    if c >= JOB_SLOTS:
+        cycle = max(cycle, state.job[c - JOB_SLOTS] + 1)
+    state.load[c] = cycle
+    for i in range(plan.command_rows[c]):
+        row = at[_ROW]
+        step = max(state.load[c] + 1, at[_STEP] + 1, at[_PLACE])
+        if plan.command_gather[c]:
+            used = at[_USED]
+            cycle = index_arrival[i]
+            if used > 0:
+                cycle = max(cycle, state.indices[used - 1] + 1)
+            if used >= INDEX_SLOTS:
+                cycle = max(cycle, state.index_taken[used - INDEX_SLOTS] + 1)
+            state.indices[used] = cycle
+            step = max(step, cycle + 1)
+            state.index_taken[used] = step
+            at[_USED] += 1
+        at[_STEP] = step
+        at[_PLACE] = max(step + 1, at[_TAKEN])
+        at[_TAKEN] = at[_PLACE] + 1
+        # A row can end the run before it, then its own.
+        if plan.row_starts[row] and i > 0 and not plan.row_closes[row - 1]:
+            _leave(numbers, plan, state, at[_PLACE] + 1, address_ready, delay, gap, latency_cycles, ready)
+        if plan.row_starts[row]:
+            at[_TAKEN] = max(at[_TAKEN], at[_LEAVE])
+        if plan.row_closes[row]:
+            _leave(numbers, plan, state, at[_TAKEN] + 1, address_ready, delay, gap, latency_cycles, ready)
+        at[_ROW] += 1
+    while at[_UNPACKED] <= c or at[_BEATS_LEFT] > 0:
+        _emit(plan, state, ready)
+    at[_COMMANDS] += 1
+
+
+@njit(cache=True)
+def _leave(
+    numbers: FetchNumbers,
+    plan: FetchPlan,
+    state: FetchState,
+    closed: int,
+    address_ready: NDArray[np.bool_],
+    delay: NDArray[np.int64],
+    gap: NDArray[np.int64],
+    latency_cycles: int,
+    ready: NDArray[np.bool_],
+) -> None:
+    """A run, complete in cycle `closed`, leaves: its bursts and their words up to the unpacker's buffer."""
+    at = state.at
+    at[_LEAVE] = max(closed, at[_ISSUE])
+    at[_ISSUE] = at[_LEAVE]
+    for _ in range(plan.run_bursts[at[_RUN]]):
+        burst, word = at[_BURST], at[_WORD]
+        length = plan.burst_words[burst]
+        issue = at[_ISSUE] + 1
+        if burst > 0:
+            issue = max(issue, state.address[burst - 1])
+        if word + length > numbers.buffer_words:
+            issue = max(issue, state.aligned[word + length - 1 - numbers.buffer_words] + 1)
+        if burst >= numbers.max_outstanding:
+            issue = max(issue, state.answered[burst - numbers.max_outstanding] + 1)
+        at[_ISSUE] = issue
+        state.issued[burst] = issue
+        state.address[burst] = next_ready(address_ready, issue + 1)
+        for n in range(length):
+            cycle = 0
+            if n == 0:
+                cycle = state.address[burst] + 1 + latency_cycles
+                if burst < delay.size:
+                    cycle += delay[burst]
+            bits = plan.word_bytes[word] * 8
+            if word > 0:
+                cycle = max(cycle, state.data[word - 1] + 1 + (gap[word] if word < gap.size else 0))
+                state.aligned[word] = max(cycle + 1, state.aligned[word - 1] + 1, state.appended[word - 1])
+                state.supplied[word] = state.supplied[word - 1] + bits
+                state.appended[word] = max(state.aligned[word] + 1, state.appended[word - 1] + 1)
+            else:
+                state.aligned[word] = cycle + 1
+                state.supplied[word] = bits
+                state.appended[word] = cycle + 2
+            state.data[word] = cycle
+            while state.supplied[word] - at[_GONE_BITS] > numbers.unpack_bits:
+                if at[_GONE] == at[_BEATS]:
+                    _emit(plan, state, ready)
+                state.appended[word] = max(state.appended[word], state.emitted[at[_GONE]])
+                at[_GONE_BITS] += plan.beat_bits[at[_GONE]]
+                at[_GONE] += 1
+            word += 1
+        state.answered[burst] = state.data[word - 1]
+        at[_BURST] += 1
+        at[_WORD] = word
+    at[_RUN] += 1
 
 
 @njit(cache=True)
 def _times(
+    numbers: FetchNumbers,
     plan: FetchPlan,
     command_arrival: NDArray[np.int64],
     index_arrival: NDArray[np.int64],
     memory: tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]],
     ready: NDArray[np.bool_],
-    buffer_words: int,
-    max_outstanding: int,
-    unpack_bits: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    commands = plan.command_rows.size
-    words = plan.word_bytes.size
-    address_ready, delay, gap = memory
-    command = np.empty(commands, np.int64)
-    load = np.empty(commands, np.int64)
-    job = np.empty(commands, np.int64)
-    index = np.empty(index_arrival.size, np.int64)
-    index_taken = np.empty(index_arrival.size, np.int64)
-    address = np.empty(plan.burst_words.size, np.int64)
-    answered = np.empty(plan.burst_words.size, np.int64)
-    data = np.empty(words, np.int64)
-    aligned = np.empty(words, np.int64)
-    appended = np.empty(words, np.int64)
-    supplied = np.empty(words, np.int64)
-    emitted = np.empty(plan.beat_bits.size, np.int64)
-    left = np.empty(plan.beat_bits.size, np.int64)
-    state = np.zeros(6, np.int64)
-    # Beats that have left, and their bits, when the present word is appended.
-    gone, gone_bits = 0, 0
-
-    row, run, burst, word, used = 0, 0, 0, 0, 0
-    step, place, taken, leave, issue = -1, -1, -1, -1, -1
+    commands, bursts = plan.command_rows.size, plan.burst_words.size
+    state = fetch_state(commands, index_arrival.size, plan.word_bytes.size, plan.beat_bits.size)
     for c in range(commands):
-        cycle = command_arrival[c]
-        if c > 0:
-            cycle = max(cycle, command[c - 1] + 1)
-        if c >= COMMAND_SLOTS:
-            cycle = max(cycle, load[c - COMMAND_SLOTS] + 1)
-        command[c] = cycle
-        cycle = max(cycle + 1, step + 1)
-        if c > 0:
-            cycle = max(cycle, load[c - 1] + 1)
-        if c >= JOB_SLOTS:
-            cycle = max(cycle, job[c - JOB_SLOTS] + 1)
-        load[c] = cycle
-        for i in range(plan.command_rows[c]):
-            step = max(load[c] + 1, step + 1, place)
-            if plan.command_gather[c]:
-                cycle = index_arrival[used]
-                if used > 0:
-                    cycle = max(cycle, index[used - 1] + 1)
-                if used >= INDEX_SLOTS:
-                    cycle = max(cycle, index_taken[used - INDEX_SLOTS] + 1)
-                index[used] = cycle
-                step = max(step, cycle + 1)
-                index_taken[used] = step
-                used += 1
-            place = max(step + 1, taken)
-            taken = place + 1
-            # A row can end the run before it, then its own.
-            for closing in range(2):
-                if closing == 0:
-                    ends = plan.row_starts[row] and i > 0 and not plan.row_closes[row - 1]
-                    cycle = place + 1
-                else:
-                    if plan.row_starts[row]:
-                        taken = max(taken, leave)
-                    ends = plan.row_closes[row]
-                    cycle = taken + 1
-                if not ends:
-                    continue
-                leave = max(cycle, issue)
-                issue = leave
-                for _ in range(plan.run_bursts[run]):
-                    length = plan.burst_words[burst]
-                    issue += 1
-                    if burst > 0:
-                        issue = max(issue, address[burst - 1])
-                    if word + length > buffer_words:
-                        issue = max(issue, aligned[word + length - 1 - buffer_words] + 1)
-                    if burst >= max_outstanding:
-                        issue = max(issue, answered[burst - max_outstanding] + 1)
-                    address[burst] = next_ready(address_ready, issue + 1)
-                    for n in range(length):
-                        cycle = 0
-                        if n == 0:
-                            cycle = address[burst] + 1 + delay[burst]
-                        bits = plan.word_bytes[word] * 8
-                        if word > 0:
-                            cycle = max(cycle, data[word - 1] + 1 + gap[word])
-                            aligned[word] = max(cycle + 1, aligned[word - 1] + 1, appended[word - 1])
-                            supplied[word] = supplied[word - 1] + bits
-                            appended[word] = max(aligned[word] + 1, appended[word - 1] + 1)
-                        else:
-                            aligned[word] = cycle + 1
-                            supplied[word] = bits
-                            appended[word] = cycle + 2
-                        data[word] = cycle
-                        while supplied[word] - gone_bits > unpack_bits:
-                            if gone == state[_BEATS]:
-                                _emit(plan, state, load, job, supplied, appended, emitted, left, ready)
-                            appended[word] = max(appended[word], emitted[gone])
-                            gone_bits += plan.beat_bits[gone]
-                            gone += 1
-                        word += 1
-                    answered[burst] = data[word - 1]
-                    burst += 1
-                run += 1
-            row += 1
-        while state[_COMMAND] <= c or state[_BEATS_LEFT] > 0:
-            _emit(plan, state, load, job, supplied, appended, emitted, left, ready)
-    return command, index, address, data, left
+        take_command(state, command_arrival[c])
+        run_command(numbers, plan, state, index_arrival[state.at[_USED] :], memory, 0, ready)
+    return state.command, state.indices, state.address[:bursts], state.data, state.left
