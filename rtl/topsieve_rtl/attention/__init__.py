@@ -3,6 +3,7 @@
 from topsieve_rtl.attention.dot_product import DotProductArray
 from topsieve_rtl.attention.importance import HeadImportance, ImportanceAccumulators, TokenImportance
 from topsieve_rtl.attention.operands import DotProductOnOperands, WeightedSumOnOperands
+from topsieve_rtl.attention.selection import ValueSelection
 from topsieve_rtl.attention.softmax import Decision, Softmax
 from topsieve_rtl.attention.weighted_sum import WeightedSumArray
 
@@ -14,6 +15,7 @@ __all__ = [
     "ImportanceAccumulators",
     "Softmax",
     "TokenImportance",
+    "ValueSelection",
     "WeightedSumArray",
     "WeightedSumOnOperands",
 ]

@@ -7,6 +7,7 @@ from topsieve_rtl.units.importance import HeadImportanceUnit, TokenImportanceUni
 from topsieve_rtl.units.softmax import SoftmaxUnit
 from topsieve_rtl.units.topk import TopKUnit
 from topsieve_rtl.units.unit import Unit
+from topsieve_rtl.units.value_selection import ValueSelectionUnit
 from topsieve_rtl.units.weighted_sum import WeightedSumUnit
 from topsieve_sim.errors import InputError
 
@@ -37,6 +38,7 @@ def _registry() -> dict[str, Unit]:
         SoftmaxUnit(),
         TokenImportanceUnit(),
         TopKUnit(),
+        ValueSelectionUnit(),
         WeightedSumUnit(),
     )
     return {unit.name: unit for unit in units}

@@ -142,7 +142,7 @@ def _draw_packet(config: AcceleratorConfig, generator: np.random.Generator) -> I
     k = int(generator.choice([0, 1, n, min(n + 1, capacity), *generator.integers(0, capacity + 1, 8)]))
     if fault is PacketStatus.K_OUT_OF_RANGE:
         k = capacity + 1
-    scores = _draw_scores(n, 1 << _score_bits(config), generator)
+    scores = draw_scores(n, 1 << _score_bits(config), generator)
     ragged_at = int(generator.integers(0, max(1, n // lanes))) if fault is PacketStatus.RAGGED else -1
     beats = max(1, -(-n // lanes))
     for beat in range(beats):
@@ -154,7 +154,7 @@ def _draw_packet(config: AcceleratorConfig, generator: np.random.Generator) -> I
         yield tuple(row + junk), count, int(beat + 1 == beats), k
 
 
-def _draw_scores(n: int, limit: int, generator: np.random.Generator) -> list[int]:
+def draw_scores(n: int, limit: int, generator: np.random.Generator) -> list[int]:
     """Uniform, few distinct values, all equal, ascending, descending, or the long tail of a softmax."""
     kind = int(generator.integers(6))
     if kind == 0:
