@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from topsieve.models.attention import kept_values
-from topsieve.record import LayerRecord, Record, dense_record
+from topsieve.record import LayerRecord, Record, VisionRecord, dense_record
 from topsieve.reduction.ordering import live_rank
 from topsieve.reduction.roles import BitPlan, Decision, ModelShape, Signal, Site
 from topsieve_sim.errors import InputError
@@ -76,19 +76,18 @@ def lower(
     mode = Mode(mode)
     if operands and mode is Mode.PADDED:
         raise InputError("operands are of live tokens only", field="mode", value=str(mode), allowed=str(Mode.LIVE))
-    if operands and any(layer.query is None for layer in record.layers):
+    if operands and any(layer.query is None for part in _parts(record) for layer in part.layers):
         raise InputError("the record kept no operands", field="operands", allowed="reduce(..., operands=True)")
     sink = _Sink(operands, bits)
     for sequence in range(record.sequences):
-        for layer in record.layers:
-            _lower_layer(sink, record.shape, layer, sequence, mode is Mode.LIVE)
+        _lower_sequence(sink, record, sequence, mode is Mode.LIVE)
     notes = ("padded: every token and head of the tensors, all value rows",) if mode is Mode.PADDED else ()
     return Trace(
         tuple(sink.ops),
         sink.operands,
         model=record.shape.name,
         method=record.method,
-        layers=record.shape.layers,
+        layers=_layer_count(record),
         heads=record.shape.heads,
         notes=notes,
     )
@@ -96,22 +95,80 @@ def lower(
 
 def describe(record: Record) -> str:
     """Tokens of each layer and FLOPs of `record` beside those of the unreduced model, as text."""
-    lines = [f"{record.method} on {record.shape.name}, {record.sequences} sequences", "layer  tokens  to FFN  heads"]
-    for layer in record.layers:
-        means = [float(x.double().mean()) for x in (layer.attention_tokens, layer.ffn_tokens, layer.heads.sum(-1))]
-        lines.append(f"{layer.layer:5d}  {means[0]:6.1f}  {means[1]:6.1f}  {means[2]:5.1f}")
+    lines = [f"{record.method} on {record.shape.name}, {record.sequences} sequences"]
+    for part in _parts(record):
+        if record.vision is not None:
+            lines.append(f"{part.shape.tower} tower")
+        lines.append("layer  tokens  to FFN  heads")
+        for layer in part.layers[: part.layers_run]:
+            means = [float(x.double().mean()) for x in (layer.attention_tokens, layer.ffn_tokens, layer.heads.sum(-1))]
+            lines.append(f"{layer.layer:5d}  {means[0]:6.1f}  {means[1]:6.1f}  {means[2]:5.1f}")
     flops = lower(record).flops
-    dense = lower(dense_record(record.shape, record.layers[0].attention_tokens)).flops
+    dense = lower(_unreduced(record)).flops
     lines.append(f"{flops / 1e9:.3f} of {dense / 1e9:.3f} GFLOP ({flops / dense:.1%})")
     return "\n".join(lines)
 
 
+def _parts(record: Record) -> tuple[Record, ...]:
+    """The vision tower, if there is one, and the model itself."""
+    return (record,) if record.vision is None else (record.vision.tower, record)
+
+
+def _layer_count(record: Record) -> int:
+    return sum(part.shape.layers + part.shape.tail_layers for part in _parts(record))
+
+
+def _unreduced(record: Record) -> Record:
+    """The record of the same input through the model without a method."""
+    vision = record.vision
+    tokens = record.layers[0].attention_tokens
+    if vision is None:
+        return dense_record(record.shape, tokens, causal=record.causal)
+    tower = dense_record(vision.tower.shape, vision.tower.layers[0].attention_tokens)
+    projected = tower.layers[0].attention_tokens - (0 if tower.shape.class_token else 1)
+    before = VisionRecord(tower, vision.projector, projected, int(projected.max()), vision.language_tokens)
+    return dense_record(record.shape, vision.language_tokens, causal=True, vision=before)
+
+
+def _lower_sequence(sink: _Sink, record: Record, sequence: int, live: bool) -> None:
+    """Vision tower and projector where there are any, then the model's own layers."""
+    if record.vision is not None:
+        tower = record.vision.tower
+        _lower_layers(sink, tower, sequence, live)
+        last = tower.shape.layers - 1
+        _lower_boundary(sink, tower, Site.OUTPUT, sequence, live, layer=last)
+        tokens = int(record.vision.projected_tokens[sequence]) if live else record.vision.projected_padded
+        for inputs, outputs in record.vision.projector if tokens else ():
+            sink.add(Projection(layer=last, sequence=sequence, tokens=tokens, inputs=inputs, outputs=outputs, role="o"))
+        _lower_boundary(sink, tower, Site.PROJECTED, sequence, live, layer=last)
+        sink.first_layer = tower.shape.layers + tower.shape.tail_layers
+    _lower_boundary(sink, record, Site.INPUT, sequence, live, layer=-1)
+    _lower_layers(sink, record, sequence, live)
+    for site in (Site.OUTPUT, Site.PROJECTED):
+        _lower_boundary(sink, record, site, sequence, live, layer=record.shape.layers - 1)
+    sink.first_layer = 0
+
+
+def _lower_layers(sink: _Sink, record: Record, sequence: int, live: bool) -> None:
+    """The layers that ran; of the tail, on the accelerator, only those whose signals a step reads."""
+    for layer in record.layers[: record.layers_run if live else None]:
+        _lower_layer(sink, record.shape, layer, sequence, live, record.causal)
+
+
+def _lower_boundary(sink: _Sink, record: Record, site: Site, sequence: int, live: bool, *, layer: int) -> None:
+    for boundary in record.boundaries:
+        if boundary.site is site:
+            for decision, among in zip(boundary.decisions, boundary.decided_among, strict=True):
+                _lower_decision(sink, record.shape, decision, among, sequence, live, layer)
+
+
 @dataclass
 class _Sink:
-    """Operations and operands as they come."""
+    """Operations and operands as they come; `first_layer` is the number of the running part's layer 0."""
 
     keep_operands: bool
     bits: BitPlan | None
+    first_layer: int = 0
     ops: list[Op] = field(default_factory=list)
     operands: dict[tuple[int, str], NDArray[np.float32]] = field(default_factory=dict)
 
@@ -120,17 +177,19 @@ class _Sink:
             if self.keep_operands and tensor is not None:
                 array = tensor.detach().cpu().to(torch.float32).numpy()
                 self.operands[len(self.ops), name] = np.ascontiguousarray(array)
-        self.ops.append(op)
+        self.ops.append(replace(op, layer=op.layer + self.first_layer) if self.first_layer else op)
 
 
-def _lower_layer(sink: _Sink, shape: ModelShape, layer: LayerRecord, sequence: int, live: bool) -> None:
+def _lower_layer(
+    sink: _Sink, shape: ModelShape, layer: LayerRecord, sequence: int, live: bool, causal: bool = False
+) -> None:
     tokens = int(layer.attention_tokens[sequence]) if live else layer.attention_padded
     heads = int(layer.heads[sequence].sum()) if live else shape.heads
     kv_heads = shape.kv_heads if heads == shape.heads else heads
     place = {"layer": layer.layer, "sequence": sequence}
     columns = (heads + 2 * kv_heads) * shape.head_dim
     sink.add(Projection(**place, tokens=tokens, inputs=shape.width, outputs=columns, role="qkv"))
-    _lower_attention(sink, shape, layer, sequence, (tokens, heads, kv_heads), live)
+    _lower_attention(sink, shape, layer, sequence, (tokens, heads, kv_heads), live, causal)
     sink.add(Projection(**place, tokens=tokens, inputs=heads * shape.head_dim, outputs=shape.width, role="o"))
     before = [index for index, decision in enumerate(layer.decisions) if decision.step.site is not Site.LAYER]
     after = [index for index, decision in enumerate(layer.decisions) if decision.step.site is Site.LAYER]
@@ -141,7 +200,13 @@ def _lower_layer(sink: _Sink, shape: ModelShape, layer: LayerRecord, sequence: i
 
 
 def _lower_attention(
-    sink: _Sink, shape: ModelShape, layer: LayerRecord, sequence: int, counts: tuple[int, int, int], live: bool
+    sink: _Sink,
+    shape: ModelShape,
+    layer: LayerRecord,
+    sequence: int,
+    counts: tuple[int, int, int],
+    live: bool,
+    causal: bool,
 ) -> None:
     tokens, heads, kv_heads = counts
     place = {"layer": layer.layer, "sequence": sequence}
@@ -163,6 +228,7 @@ def _lower_attention(
             key_lsb_bits=bits.key_lsb_bits,
             threshold=bits.threshold,
             lsb_rows=lsb_rows,
+            causal=causal,
         ),
         query=operands.get("query"),
         key=operands.get("key"),
@@ -171,8 +237,9 @@ def _lower_attention(
     sink.add(Softmax(**place, heads=heads, rows=tokens, cols=tokens, size_bias=layer.policy.size_bias))
     if layer.signals & COLUMN_SIGNALS:
         sink.add(ColumnSum(**place, heads=heads, rows=tokens, cols=tokens))
-    if Signal.ATTENTION_CLS_ROW in layer.signals:
-        sink.add(RowPick(**place, heads=heads, rows=1, cols=tokens))
+    for signal in (Signal.ATTENTION_CLS_ROW, Signal.ATTENTION_LAST_ROW):
+        if signal in layer.signals:
+            sink.add(RowPick(**place, heads=heads, rows=1, cols=tokens))
     if Signal.HEAD_ABSOLUTE_SUM in layer.signals:
         sink.add(HeadSum(**place, heads=heads, rows=tokens, head_dim=shape.head_dim))
     if kept < tokens:
@@ -224,23 +291,38 @@ def _lower_decisions(
     sink: _Sink, shape: ModelShape, layer: LayerRecord, chosen: Sequence[int], sequence: int, live: bool
 ) -> None:
     for index in chosen:
-        decision = layer.decisions[index]
-        scores = _scores(decision, layer.decided_among[index], sequence) if sink.keep_operands else None
-        for op in _decision_ops(decision, shape, sequence, live):
-            selects = isinstance(op, TopK) and op.scope in (TopKScope.TOKEN, TopKScope.HEAD)
-            sink.add(replace(op, sequence=sequence), **({"scores": scores} if selects else {}))
+        _lower_decision(sink, shape, layer.decisions[index], layer.decided_among[index], sequence, live)
 
 
-def _decision_ops(decision: Decision, shape: ModelShape, sequence: int, live: bool) -> Iterator[Op]:
-    """The work of the scorer, the selector and the reducer."""
+def _lower_decision(
+    sink: _Sink,
+    shape: ModelShape,
+    decision: Decision,
+    among: Tensor,
+    sequence: int,
+    live: bool,
+    layer: int | None = None,
+) -> None:
+    """`layer` is where a step outside the layers stands; None inside of them."""
+    scores = _scores(decision, among, sequence) if sink.keep_operands else None
+    for op in _decision_ops(decision, among, shape, sequence, live):
+        selects = isinstance(op, TopK) and op.scope in (TopKScope.TOKEN, TopKScope.HEAD)
+        fits = selects and scores is not None and scores.shape[1] == op.n and op.repeats == 1
+        op = replace(op, sequence=sequence, layer=op.layer if layer is None else layer)
+        sink.add(op, **({"scores": scores} if fits else {}))
+
+
+def _decision_ops(decision: Decision, among: Tensor, shape: ModelShape, sequence: int, live: bool) -> Iterator[Op]:
+    """The work of the scorer, the selector and the reducer on the tokens that could be reduced."""
     step, stage = decision.step, decision.stage
-    taken = decision.reduction.kept
+    entered = decision.tokens_in if step.site is Site.HEAD else among.sum(-1)
+    taken = decision.reduction.kept - (decision.tokens_in - entered)
     if live:
-        tokens, kept = int(decision.tokens_in[sequence]), int(taken[sequence])
+        tokens, kept = int(entered[sequence]), int(taken[sequence])
     else:
         # The tensors are as long as the longest sequence, and work is done where any sequence loses tokens.
-        tokens = int(decision.tokens_in.max())
-        kept = tokens - int((decision.tokens_in - taken).max())
+        tokens = int(entered.max())
+        kept = tokens - int((entered - taken).max())
     yield from stage.scorer.work(shape, step.layer, tokens)
     yield from stage.selector.work(shape, step.layer, tokens, kept, step.budget)
     yield from stage.reducer.work(shape, step.layer, tokens, kept)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from topsieve.reduction.roles import AttentionPolicy, Decision, ModelShape, Signal
+from topsieve.reduction.roles import AttentionPolicy, Decision, ModelShape, Signal, Site
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,55 @@ class LayerRecord:
 
 
 @dataclass(frozen=True)
+class BoundaryRecord:
+    """Steps taken before the first layer (`Site.INPUT`) or after the last, with the tokens they chose among."""
+
+    site: Site
+    decisions: tuple[Decision, ...]
+    decided_among: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class VisionRecord:
+    """What came before the language model, for the same batch: the tower's record and the projector.
+
+    Parameters
+    ----------
+    tower : of the vision tower; its boundaries hold the steps around the projector.
+    projector : inputs and outputs of each of the projector's linear maps, in order.
+    projected_tokens : int64 [B], tokens that the projector mapped; projected_padded : the tensor's length.
+    language_tokens : int64 [B], tokens that the language model would see if nothing were removed.
+    """
+
+    tower: Record
+    projector: tuple[tuple[int, int], ...]
+    projected_tokens: Tensor
+    projected_padded: int
+    language_tokens: Tensor
+
+
+@dataclass(frozen=True)
 class Record:
-    """One forward pass: the model's shape, the method as text that `topsieve.methods.build` reads, and its layers in order."""
+    """One forward pass.
+
+    Parameters
+    ----------
+    shape : of the model; of its language model where there is a vision tower too.
+    method : as text that `topsieve.methods.build` reads.
+    layers : in order, those after the output is taken included.
+    boundaries : steps outside the layers.
+    layers_run : layers whose output or signals are used; all where None.
+    causal : attention was causal.
+    vision : what came before, for a model of vision and language.
+    """
 
     shape: ModelShape
     method: str
     layers: tuple[LayerRecord, ...]
+    boundaries: tuple[BoundaryRecord, ...] = ()
+    layers_run: int | None = None
+    causal: bool = False
+    vision: VisionRecord | None = None
 
     @property
     def sequences(self) -> int:
@@ -63,7 +106,14 @@ class Record:
         return int(self.layers[0].attention_tokens.numel())
 
 
-def dense_record(shape: ModelShape, tokens: Tensor, padded: int | None = None) -> Record:
+def dense_record(
+    shape: ModelShape,
+    tokens: Tensor,
+    padded: int | None = None,
+    *,
+    causal: bool = False,
+    vision: VisionRecord | None = None,
+) -> Record:
     """The record of the unreduced model, without running it.
 
     Parameters
@@ -71,6 +121,8 @@ def dense_record(shape: ModelShape, tokens: Tensor, padded: int | None = None) -
     shape : of the model.
     tokens : int64 [B], live tokens of each sequence.
     padded : length of the padded batch; the longest sequence where absent.
+    causal : attention is causal.
+    vision : what came before, for a model of vision and language.
     """
     length = int(tokens.max()) if padded is None else padded
     place = torch.arange(length).expand(len(tokens), length)
@@ -91,4 +143,4 @@ def dense_record(shape: ModelShape, tokens: Tensor, padded: int | None = None) -
         )
         for layer in range(shape.layers)
     )
-    return Record(shape, "dense", layers)
+    return Record(shape, "dense", layers, causal=causal, vision=vision)

@@ -18,7 +18,14 @@ from topsieve.reduction.roles import AttentionPolicy, Signal
 
 QUERY_BLOCK = 256
 
-ROW_SIGNALS = frozenset({Signal.ATTENTION_COLUMN_SUM, Signal.ATTENTION_DIAGONAL, Signal.ATTENTION_CLS_ROW})
+ROW_SIGNALS = frozenset(
+    {
+        Signal.ATTENTION_COLUMN_SUM,
+        Signal.ATTENTION_DIAGONAL,
+        Signal.ATTENTION_CLS_ROW,
+        Signal.ATTENTION_LAST_ROW,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -42,8 +49,9 @@ def attend(
     policy: AttentionPolicy,
     needs: frozenset[Signal],
     dropout: float = 0.0,
+    causal: bool = False,
 ) -> Attended:
-    """Bidirectional attention over the live tokens.
+    """Attention over the live tokens.
 
     Parameters
     ----------
@@ -55,16 +63,16 @@ def attend(
     policy : value pruning, size bias, bits.
     needs : signals to collect, of those that come from attention.
     dropout : probability, applied to the probabilities after the signals.
+    causal : no query sees the keys after its own place.
     """
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    signals: dict[Signal, Tensor] = {Signal.KEY: key} if Signal.KEY in needs else {}
+    key, value = expanded(key, query.shape[1]), expanded(value, query.shape[1])
+    operand_signals = {Signal.QUERY: query, Signal.KEY: key, Signal.VALUE: value}
+    signals = {signal: tensor for signal, tensor in operand_signals.items() if signal in needs}
     first_pass = key
     if policy.bits is not None:
         operands = quantise_operands(query, key, value, valid, policy.bits)
         query, key, first_pass, value = operands.query, operands.key, operands.key_msb, operands.value
-    bias = _key_bias(valid, size if policy.size_bias else None, query.dtype)
+    key_bias = _key_bias(valid, size if policy.size_bias else None, query.dtype)
     counts = _value_counts(valid, policy.value_keep)
     live = heads[:, :, None] & valid[:, None, :]
     progressive = policy.bits is not None and policy.bits.key_lsb_bits > 0
@@ -74,6 +82,7 @@ def attend(
     for start in range(0, query.shape[2], QUERY_BLOCK):
         rows = slice(start, start + QUERY_BLOCK)
         block = query[:, :, rows]
+        bias = _causal(key_bias, start, block.shape[2]) if causal else key_bias
         probability = _probability(block, first_pass, scaling, bias)
         if policy.bits is not None and lsb_rows is not None:
             again = probability.amax(-1) < policy.bits.threshold
@@ -91,6 +100,12 @@ def attend(
     return Attended(output.transpose(1, 2).contiguous(), signals, lsb_rows)
 
 
+def expanded(grouped: Tensor, heads: int) -> Tensor:
+    """Keys or values [B, KV, N, d] with one entry a query head: [B, heads, N, d]."""
+    groups = heads // grouped.shape[1]
+    return grouped.repeat_interleave(groups, dim=1) if groups > 1 else grouped
+
+
 def _probability(query: Tensor, key: Tensor, scaling: float, bias: Tensor) -> Tensor:
     scores = torch.matmul(query, key.transpose(2, 3)) * scaling + bias
     wide = torch.promote_types(scores.dtype, torch.float32)
@@ -103,6 +118,13 @@ def _key_bias(valid: Tensor, size: Tensor | None, dtype: torch.dtype) -> Tensor:
     if size is not None:
         bias = torch.where(valid, size, torch.ones_like(size)).log().to(dtype)
     return bias.masked_fill(~valid, torch.finfo(dtype).min)[:, None, None, :]
+
+
+def _causal(key_bias: Tensor, start: int, rows: int) -> Tensor:
+    """float [B, 1, rows, N]: `key_bias`, and the lowest number for the keys after each query from place `start`."""
+    keys = torch.arange(key_bias.shape[-1], device=key_bias.device)
+    later = keys > torch.arange(start, start + rows, device=key_bias.device).unsqueeze(1)
+    return key_bias.masked_fill(later, torch.finfo(key_bias.dtype).min)
 
 
 def _value_counts(valid: Tensor, share: float) -> Tensor | None:
@@ -134,7 +156,10 @@ class _Tap:
         self._dtype = torch.promote_types(dtype, torch.float32)
         self._live = live  # bool [B, H, N]
         self._valid = valid
-        self._first = valid.to(torch.int8).argmax(-1)  # int64 [B]: the first live token, the CLS token while it lives
+        # int64 [B]: the first live token, the CLS token while it lives; and the last one.
+        first = valid.to(torch.int8).argmax(-1)
+        last = valid.shape[1] - 1 - valid.flip(-1).to(torch.int8).argmax(-1)
+        self._picked = {Signal.ATTENTION_CLS_ROW: first, Signal.ATTENTION_LAST_ROW: last}
         self.signals = {
             signal: torch.zeros(live.shape, dtype=self._dtype, device=live.device)
             for signal in sorted(needs & ROW_SIGNALS)
@@ -149,11 +174,12 @@ class _Tap:
         if Signal.ATTENTION_DIAGONAL in self.signals:
             diagonal = probability[..., start:stop].diagonal(dim1=2, dim2=3)
             self.signals[Signal.ATTENTION_DIAGONAL][:, :, start:stop] = diagonal * self._live[:, :, start:stop]
-        if Signal.ATTENTION_CLS_ROW in self.signals:
-            batch = ((self._first >= start) & (self._first < stop)).nonzero().flatten()
-            rows = probability[batch, :, self._first[batch] - start]
-            heads = self._live[batch].any(-1, keepdim=True)
-            self.signals[Signal.ATTENTION_CLS_ROW][batch] = (rows * heads).to(self._dtype)
+        for signal, row in self._picked.items():
+            if signal in self.signals:
+                batch = ((row >= start) & (row < stop)).nonzero().flatten()
+                rows = probability[batch, :, row[batch] - start]
+                heads = self._live[batch].any(-1, keepdim=True)
+                self.signals[signal][batch] = (rows * heads).to(self._dtype)
 
     def head_sum(self, output: Tensor) -> Tensor:
         """float [B, H]: absolute sums of `output` [B, H, N, d] over the live rows."""

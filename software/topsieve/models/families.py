@@ -9,12 +9,18 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from topsieve.reduction.roles import ModelShape
+from topsieve.reduction.roles import ModelShape, Tower
 from topsieve_sim.errors import InputError
 
 # Post-LN encoders whose layer is `attention` (with `self` and `output`), `intermediate`, `output`: the hidden states between
 # attention and FFN leave the `attention` module, so a hook can reduce them.
 POST_LN_ENCODERS = ("bert", "camembert", "electra", "roberta", "xlm-roberta")
+# Pre-LN encoders of images: the residual is added in the layer's own `forward`, see `PreNormLayer`.
+VISION_ENCODERS = ("clip", "clip_vision_model", "vit")
+# Vision tower, projector and language model, by the class of the whole.
+MULTIMODAL = ("llava",)
+LANGUAGE_TOWERS = ("llama", "mistral", "qwen2", "qwen3")
+SUPPORTED = (*POST_LN_ENCODERS, *VISION_ENCODERS, *MULTIMODAL)
 
 ATTENTION_IMPLEMENTATIONS = ("eager", "sdpa")
 
@@ -24,23 +30,56 @@ REDUCED_PREFIX = "topsieve_"
 
 @dataclass(frozen=True)
 class EncoderLayer:
-    """Modules of one layer: `self_attention` calls the attention function, `attention` ends before the FFN."""
+    """Modules of one layer. `self_attention` calls the attention function; `query` and `key` are its projections.
+
+    Post-LN layers have an `attention` that ends before the FFN. Pre-LN ones have the modules of `PreNormLayer`.
+    """
 
     layer: nn.Module
-    attention: nn.Module
     self_attention: nn.Module
+    query: nn.Module
+    key: nn.Module
+    attention: nn.Module | None = None
+    norm_attention: nn.Module | None = None
+    norm_ffn: nn.Module | None = None
+    ffn: nn.Module | None = None
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A supported model: the module that takes `input_ids`, its shape and its layers."""
+    """One stack of layers: the module that holds it, its shape and its layers.
+
+    Parameters
+    ----------
+    base : the module whose forward pass runs the layers.
+    layers : all of them, `shape.tail_layers` at the end included.
+    final_norm : what the hidden states go through after the last layer; None for nothing.
+    rotary : makes position embeddings from hidden states and position ids; None for models without rotation.
+    """
 
     base: PreTrainedModel
     shape: ModelShape
     layers: tuple[EncoderLayer, ...]
+    final_norm: nn.Module | None = None
+    rotary: nn.Module | None = None
+
+    @property
+    def causal(self) -> bool:
+        """Whether no token sees the ones after it."""
+        return self.shape.tower is Tower.LANGUAGE
 
 
-def encoder_of(model: object) -> Encoder:
+@dataclass(frozen=True)
+class Multimodal:
+    """A model of vision and language: the module that joins them and its three parts."""
+
+    base: PreTrainedModel
+    vision: Encoder
+    projector: nn.Module
+    language: Encoder
+
+
+def parts_of(model: object) -> Encoder | Multimodal:
     """The parts of `model`.
 
     Raises
@@ -49,7 +88,7 @@ def encoder_of(model: object) -> Encoder:
         `model` is not a Hugging Face model of a supported family, is a decoder, runs an attention implementation other
         than eager and SDPA, or is already under a reduction.
     """
-    families = ", ".join(POST_LN_ENCODERS)
+    families = ", ".join(SUPPORTED)
     if not isinstance(model, PreTrainedModel):
         raise InputError(
             "not a Hugging Face model",
@@ -59,6 +98,10 @@ def encoder_of(model: object) -> Encoder:
         )
     base: Any = model.base_model
     config: Any = base.config
+    if config.model_type in MULTIMODAL:
+        return _multimodal(base)
+    if config.model_type in VISION_ENCODERS:
+        return _vision_encoder(_vision_base(base))
     if config.model_type not in POST_LN_ENCODERS:
         raise InputError("unsupported model family", field="model", value=config.model_type, allowed=families)
     if config.is_decoder or config.add_cross_attention:
@@ -69,18 +112,17 @@ def encoder_of(model: object) -> Encoder:
             allowed=f"encoders of the families {families}",
         )
     check_attention(config._attn_implementation)
-    layers = tuple(EncoderLayer(layer, layer.attention, layer.attention.self) for layer in base.encoder.layer)
-    shape = ModelShape(
-        name=Path(config._name_or_path).name or config.model_type,  # the name, not the folder on this machine
-        family=config.model_type,
-        layers=len(layers),
-        heads=config.num_attention_heads,
-        kv_heads=config.num_attention_heads,
-        head_dim=config.hidden_size // config.num_attention_heads,
-        width=config.hidden_size,
-        ffn_width=config.intermediate_size,
+    layers = tuple(
+        EncoderLayer(
+            layer,
+            layer.attention.self,
+            layer.attention.self.query,
+            layer.attention.self.key,
+            attention=layer.attention,
+        )
+        for layer in base.encoder.layer
     )
-    return Encoder(base, shape, layers)
+    return Encoder(base, _shape(config, len(layers)), layers)
 
 
 def check_attention(implementation: str) -> None:
@@ -94,3 +136,104 @@ def check_attention(implementation: str) -> None:
             value=implementation,
             allowed=", ".join(ATTENTION_IMPLEMENTATIONS),
         )
+
+
+def _shape(config: Any, layers: int, **more: Any) -> ModelShape:
+    return ModelShape(
+        name=Path(config._name_or_path).name or config.model_type,  # the name, not the folder on this machine
+        family=config.model_type,
+        layers=layers,
+        heads=config.num_attention_heads,
+        kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        width=config.hidden_size,
+        ffn_width=config.intermediate_size,
+        **more,
+    )
+
+
+def _vision_base(base: Any) -> Any:
+    """The module that runs the image encoder: a CLIP model's is one of two."""
+    return base.vision_model if hasattr(base, "vision_model") else base
+
+
+def _vision_encoder(
+    base: Any, *, tail_layers: int = 0, tower: Tower | None = None, class_token: bool = True
+) -> Encoder:
+    check_attention(base.config._attn_implementation)
+    if base.config.model_type == "vit":
+        layers = tuple(
+            EncoderLayer(
+                layer,
+                layer.attention,
+                layer.attention.q_proj,
+                layer.attention.k_proj,
+                norm_attention=layer.layernorm_before,
+                norm_ffn=layer.layernorm_after,
+                ffn=layer.mlp,
+            )
+            for layer in base.layers
+        )
+        final_norm = base.layernorm
+    else:
+        layers = tuple(
+            EncoderLayer(
+                layer,
+                layer.self_attn,
+                layer.self_attn.q_proj,
+                layer.self_attn.k_proj,
+                norm_attention=layer.layer_norm1,
+                norm_ffn=layer.layer_norm2,
+                ffn=layer.mlp,
+            )
+            for layer in base.encoder.layers
+        )
+        final_norm = base.post_layernorm
+    shape = _shape(
+        base.config, len(layers) - tail_layers, tower=tower, tail_layers=tail_layers, class_token=class_token
+    )
+    return Encoder(base, shape, layers, final_norm)
+
+
+def _multimodal(base: Any) -> Multimodal:
+    config = base.config
+    vision, language = _vision_base(base.vision_tower), base.language_model
+    if vision.config.model_type not in VISION_ENCODERS or language.config.model_type not in LANGUAGE_TOWERS:
+        raise InputError(
+            "unsupported towers",
+            field="model",
+            value=f"{vision.config.model_type} and {language.config.model_type}",
+            allowed=f"one of {', '.join(VISION_ENCODERS)} and one of {', '.join(LANGUAGE_TOWERS)}",
+        )
+    count = vision.config.num_hidden_layers
+    chosen = config.vision_feature_layer
+    used = (chosen if chosen >= 0 else count + 1 + chosen) if isinstance(chosen, int) else 0
+    if not 0 < used <= count:
+        raise InputError(
+            "unsupported feature layer", field="vision_feature_layer", value=chosen, allowed="one layer of the tower"
+        )
+    check_attention(language.config._attn_implementation)
+    layers = tuple(
+        EncoderLayer(
+            layer,
+            layer.self_attn,
+            layer.self_attn.q_proj,
+            layer.self_attn.k_proj,
+            norm_attention=layer.input_layernorm,
+            norm_ffn=layer.post_attention_layernorm,
+            ffn=layer.mlp,
+        )
+        for layer in language.layers
+    )
+    shape = _shape(language.config, len(layers), gated_ffn=True, tower=Tower.LANGUAGE, class_token=False)
+    return Multimodal(
+        base,
+        _vision_encoder(
+            vision,
+            tail_layers=count - used,
+            tower=Tower.VISION,
+            class_token=config.vision_feature_select_strategy == "full",
+        ),
+        base.multi_modal_projector,
+        Encoder(language, shape, layers, language.norm, language.rotary_emb),
+    )

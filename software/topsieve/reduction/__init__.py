@@ -20,6 +20,7 @@ from topsieve.reduction.roles import (
     Site,
     Stage,
     Step,
+    Tower,
 )
 from topsieve.reduction.sparse_map import SparseMap
 
@@ -45,6 +46,7 @@ __all__ = [
     "SparseMap",
     "Stage",
     "Step",
+    "Tower",
     "compact",
     "decide",
     "live_rank",

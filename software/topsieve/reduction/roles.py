@@ -6,7 +6,7 @@ K slots after the reduction, d head dimension, C width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -25,6 +25,16 @@ class Site(StrEnum):
     MID_LAYER = "mid_layer"  # after attention, its residual (and LayerNorm in post-LN models), before the FFN
     LAYER = "layer"  # on the output of the layer
     HEAD = "head"  # on the attention heads of the following layers, see `Context`
+    INPUT = "input"  # on the embeddings that enter the first layer
+    OUTPUT = "output"  # on the output of an encoder, before any projector; its signals are those of `Step.layer`
+    PROJECTED = "projected"  # between projector and language model; where there is no projector, as `OUTPUT`
+
+
+class Tower(StrEnum):
+    """The parts of a model of vision and language; a model of one part takes the steps of both."""
+
+    VISION = "vision"
+    LANGUAGE = "language"
 
 
 class Signal(StrEnum):
@@ -39,11 +49,29 @@ class Signal(StrEnum):
     HEAD_ABSOLUTE_SUM = "head_absolute_sum"  # float [B, H]: absolute attention output over live rows and d
     KEY = "key"  # float [B, H, N, d]
     HIDDEN = "hidden"  # float [B, N, C]: what the reduction would move
+    ATTENTION_LAST_ROW = "attention_last_row"  # float [B, H, N]: the row of the last live query
+    QUERY = "query"  # float [B, H, N, d], as it enters attention (rotated where the model rotates)
+    VALUE = "value"  # float [B, H, N, d]
+    FEATURES = "features"  # float [B, N, C]: at `Site.PROJECTED`, what entered the projector
+    FINAL_HIDDEN = "final_hidden"  # float [B, N, C]: the hidden states under the model's last normalisation
+    # Of the next layer, float [B, H, N, d]: what its projections make of the hidden states, before and after rotation.
+    NEXT_QUERY = "next_query"
+    NEXT_KEY = "next_key"
+    NEXT_ROTATED_QUERY = "next_rotated_query"
+    NEXT_ROTATED_KEY = "next_rotated_key"
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The numbers of a transformer that schedules and lowering need."""
+    """The numbers of a transformer that schedules and lowering need.
+
+    Parameters
+    ----------
+    gated_ffn : the FFN has three maps instead of two.
+    tower : which part of a model of vision and language this is; None for a model of one part.
+    tail_layers : layers after the `layers` whose output is used; they run for their signals alone.
+    class_token : token 0 stands for the whole sequence, also in what leaves an encoder.
+    """
 
     name: str
     family: str
@@ -54,6 +82,9 @@ class ModelShape:
     width: int
     ffn_width: int
     gated_ffn: bool = False
+    tower: Tower | None = None
+    tail_layers: int = 0
+    class_token: bool = True
 
 
 @dataclass(frozen=True)
@@ -87,6 +118,9 @@ class Context:
     signals : the signals the scorer asked for.
     state : the scorer's own accumulated scores ([B, N] or [B, H]), already reduced like the tokens; None at first.
     seed : of random methods.
+    segment : bool [B, N], the tokens that may be reduced, the visual ones among text; None where all may. Counts and
+        shares of a budget, its protected tokens and `initial` speak of these; the others always stay.
+    project : at `Site.PROJECTED`, the map float [..., C] to [..., D] that the features go through; None without one.
 
     At `Site.HEAD` the items are heads: N is H, `valid` [B, H] marks the live heads, `positions` are head numbers,
     `size` is 1 and `initial` is H. Heads do not move: a removed head keeps its place with `valid` False in later
@@ -102,11 +136,18 @@ class Context:
     signals: Mapping[Signal, Tensor]
     state: Tensor | None = None
     seed: int = 0
+    segment: Tensor | None = None
+    project: Callable[[Tensor], Tensor] | None = None
 
     @property
     def live(self) -> Tensor:
         """int64 [B]: live tokens a row."""
         return self.valid.sum(-1)
+
+    @property
+    def eligible(self) -> Tensor:
+        """bool [B, N]: live tokens that may be reduced."""
+        return self.valid if self.segment is None else self.valid & self.segment
 
 
 @dataclass(frozen=True)
@@ -141,7 +182,7 @@ class Scorer(Protocol):
         ...
 
     def work(self, shape: ModelShape, layer: int, tokens: int) -> tuple[Op, ...]:
-        """Hardware operations for one sequence of `tokens` live tokens, beyond the attention taps."""
+        """Hardware operations for one sequence of `tokens` live tokens (of `Context.eligible`), beyond the attention taps."""
         ...
 
 
@@ -177,13 +218,25 @@ class Reducer(Protocol):
 
 @dataclass(frozen=True)
 class Stage:
-    """One chain of roles; a method is a tuple of stages."""
+    """One chain of roles; a method is a tuple of stages.
+
+    Parameters
+    ----------
+    accumulates : the scorer's result becomes `Context.state` of its next step.
+    tower : in a model of vision and language, which part it acts in.
+    renumber : in a rotary language model, the tokens that stay take the first positions; else they keep their own.
+    depth_weighted : the scores are cumulative halting scores c; the model puts out, for every initial token, the sum
+        over the layers of its hidden states weighted with what c grew by, at most 1 - c in all (A-ViT).
+    """
 
     schedule: Schedule
     scorer: Scorer
     selector: Selector
     reducer: Reducer
-    accumulates: bool = False  # the scorer's result becomes `Context.state` of its next step
+    accumulates: bool = False
+    tower: Tower = Tower.VISION
+    renumber: bool = False
+    depth_weighted: bool = False
 
 
 @dataclass(frozen=True)

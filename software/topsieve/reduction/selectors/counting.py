@@ -11,20 +11,23 @@ from topsieve.reduction.roles import Context
 
 
 def keep_counts(budget: Budget, context: Context) -> Tensor:
-    """int64 [B]: tokens each sequence keeps under a budget that is not a threshold."""
-    rows = zip(context.live.tolist(), context.initial.tolist(), strict=True)
-    return torch.tensor(
+    """int64 [B]: tokens each sequence keeps under a budget that is not a threshold, those outside the segment included."""
+    live = context.eligible.sum(-1)
+    rows = zip(live.tolist(), context.initial.tolist(), strict=True)
+    counts = torch.tensor(
         [budget.keep_count(current, initial) for current, initial in rows],
         dtype=torch.int64,
         device=context.valid.device,
     )
+    return counts + context.live - live
 
 
 def protected(budget: Budget, context: Context) -> Tensor:
-    """bool [B, N]: live tokens that always stay, the first and the last ones of the budget."""
-    rank = live_rank(context.valid)
-    ends = (rank < budget.protect_first) | (rank >= context.live.unsqueeze(-1) - budget.protect_last)
-    return ends & context.valid
+    """bool [B, N]: live tokens that always stay, the first and the last ones of the budget and those outside the segment."""
+    eligible = context.eligible
+    rank = live_rank(eligible)
+    ends = (rank < budget.protect_first) | (rank >= eligible.sum(-1, keepdim=True) - budget.protect_last)
+    return (ends | ~eligible) & context.valid
 
 
 def compared(tokens: int, budget: Budget | None) -> tuple[int, int]:
