@@ -77,6 +77,7 @@ class MemoryModel(StrEnum):
 
     IDEAL = "ideal"  # fixed latency, one beat per cycle and channel, no conflicts, no fetcher
     AXI = "axi"  # plane fetchers and AXI4 ports; fixed latency behind each port
+    DRAM = "dram"  # request ports and a crossbar before the command-level DRAM model
 
 
 class AxiConfig(_Part):
@@ -95,6 +96,25 @@ class AxiConfig(_Part):
         return self
 
 
+class Layout(StrEnum):
+    """Where rows of keys and values lie in memory."""
+
+    HEAD_MAJOR = "head_major"  # a region a plane; all tokens of a head follow each other
+    TOKEN_MAJOR = "token_major"  # a region a plane; all heads of a token follow each other
+    PAGED = "paged"  # blocks of tokens of one head hold the rows of all planes
+
+
+class DramPortConfig(_Part):
+    """Request ports and crossbar before the DRAM; used by `memory.model: dram` alone."""
+
+    preset: str = Field("hbm2-interleaved", description="DRAM preset or YAML file; it gets `memory.channels` channels")
+    layout: Layout = Layout.HEAD_MAJOR
+    page_tokens: int = Field(16, ge=1, le=65_536, description="tokens of a block of the paged layout")
+    ports: int = Field(32, ge=1, le=256, description="request ports (SpAtten, Table I)")
+    port_outstanding: int = Field(64, ge=1, le=4096, description="accesses of a port under way (SpAtten, IV-A)")
+    crossbar_cycles: int = Field(4, ge=0, le=1000, description="core cycles from the controller to the fetcher")
+
+
 # The widest data bus of AXI4 (AXI4 specification, section A1.2).
 MAXIMUM_AXI_BYTES = 128
 
@@ -107,6 +127,7 @@ class MemoryConfig(_Part):
     beat_bytes: int = Field(ge=1, le=256, description="bytes per channel and core cycle")
     latency_cycles: int = Field(ge=1, le=10_000, description="core cycles from request to first beat")
     axi: AxiConfig = AxiConfig()
+    dram: DramPortConfig = DramPortConfig()
 
     @model_validator(mode="after")
     def _bus_exists(self) -> MemoryConfig:
@@ -121,7 +142,7 @@ class MemoryConfig(_Part):
     @property
     def has_fetchers(self) -> bool:
         """Whether plane fetchers with AXI4 ports bring the operands."""
-        return self.model is not MemoryModel.IDEAL
+        return self.model is MemoryModel.AXI
 
     @property
     def bytes_per_cycle(self) -> int:

@@ -12,6 +12,7 @@ from topsieve_sim.dram import dramsim3, ramulator
 from topsieve_sim.dram.address import checked_addresses, decode
 from topsieve_sim.dram.config import DramConfig, Policy
 from topsieve_sim.dram.energy import DramEnergy, dram_energy
+from topsieve_sim.dram.ports import Ports, PortTimes, Streams, lock_step
 from topsieve_sim.dram.requests import (
     NEVER,
     NONE,
@@ -109,6 +110,38 @@ class DramSimulator:
             self._run(c, NEVER, stop_when_accepted=True)
             accepted = int(table.accept[row])
         return range(first, self._size)
+
+    def run_ports(self, addresses: ArrayLike, is_write: ArrayLike, streams: Streams, ports: Ports) -> PortTimes:
+        """Everything that request ports ask of an idle memory, through the crossbar; `topsieve_sim.dram.ports`.
+
+        Parameters
+        ----------
+        addresses, is_write : as in `submit`, command by command as `streams.offset` says.
+
+        Raises
+        ------
+        InputError
+            an address outside the memory, or the memory is not idle at its first cycle.
+        """
+        if self._size:
+            raise InputError("the memory has been used", field="run_ports", value=self._size, allowed="a fresh memory")
+        _, channel_of = self._append(addresses, is_write, 0)
+        times = PortTimes(
+            free=np.zeros(streams.stream.size, np.int64),
+            issued=np.zeros(self._size, np.int64),
+            back=np.full(self._size, NEVER, np.int64),
+        )
+        filled = Requests(*(column.copy() for column in self._requests))
+        lock_step(self.config.controller.policy)(
+            self._machine, self._state, self._requests, self._logs[0], filled, self._numbering.row_of, channel_of, streams, ports,
+            times.free, times.issued, times.back,
+        )  # fmt: skip
+        rows = self._numbering.row_of[: self._size]
+        self._numbering.number_of[rows] = np.arange(self._size)
+        self._numbering.address[rows] = checked_addresses(self.config, addresses)
+        complete = self._requests.complete[: self._size]
+        self.advance(int(complete.max()) + 1 if complete.size else 0)
+        return times
 
     def advance(self, to_cycle: int) -> None:
         """Simulate every cycle before `to_cycle`."""
