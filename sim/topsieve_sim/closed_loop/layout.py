@@ -29,7 +29,8 @@ class Plane:
     def addresses(self, head: int, tokens: Int64) -> Int64:
         """Byte addresses of the rows of `tokens` (int64 [n]) of one head."""
         page, place = np.divmod(tokens, self.page_tokens)
-        return self.base + head * self.head_bytes + page * self.page_bytes + place * self.row_bytes
+        addresses: Int64 = self.base + head * self.head_bytes + page * self.page_bytes + place * self.row_bytes
+        return addresses
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def _to_core(cycle: int, ports: Ports) -> int:
     return (cycle * ports.denominator + ports.numerator - 1) // ports.numerator
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _lock_step(
     advance: Any,
     fifo_head: int,

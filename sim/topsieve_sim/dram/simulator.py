@@ -131,7 +131,7 @@ class DramSimulator:
             issued=np.zeros(self._size, np.int64),
             back=np.full(self._size, NEVER, np.int64),
         )
-        filled = Requests(*(column.copy() for column in self._requests))
+        filled = Requests._make(column.copy() for column in self._requests)
         lock_step(self.config.controller.policy)(
             self._machine, self._state, self._requests, self._logs[0], filled, self._numbering.row_of, channel_of, streams, ports,
             times.free, times.issued, times.back,
