@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth import Cat, Const, Value
+from amaranth import Cat, Const, Module, Signal, Value
 
 
 def expander_columns(lanes: int) -> int:
@@ -12,14 +12,14 @@ def expander_columns(lanes: int) -> int:
     return 1 << (lanes - 1).bit_length()
 
 
-def expand(values: Sequence[Value], lanes: Sequence[Value]) -> list[Value]:
+def expand(m: Module, values: Sequence[Value], lanes: Sequence[Value]) -> list[Value]:
     """Each of `values` at the place that `lanes` names; 0 where none is. Combinational, log2(columns) layers.
 
-    A column without an element holds value 0 and lane 0. The elements stand in columns that follow each other, cyclically, and
-    their lanes ascend. Layer by layer, from the highest bit on, an element takes the side that its lane's bit names.
-    Two elements never want one place: after the layer of bit b they would agree in the lane's bits from b on, so their
-    lanes are less than 2^b apart, and in the column's bits below b, so their columns, and with them their lanes, are at
-    least 2^b apart.
+    A column without an element holds value 0 and lane 0. The elements stand in columns that follow each other,
+    cyclically, and their lanes ascend. Layer by layer, from the highest bit on, an element takes the side that its
+    lane's bit names. Two elements never want one place: after the layer of bit b they would agree in the lane's bits
+    from b on, so their lanes are less than 2^b apart, and in the column's bits below b, so their columns, and with them
+    their lanes, are at least 2^b apart.
 
     Parameters
     ----------
@@ -29,20 +29,29 @@ def expand(values: Sequence[Value], lanes: Sequence[Value]) -> list[Value]:
     if columns & (columns - 1) or columns != len(lanes):
         raise ValueError(f"values and lanes must be as many, a power of two, got {columns} and {len(lanes)}")
     width = len(values[0])
-    entries: list[Value] = [Cat(value, lane) for value, lane in zip(values, lanes, strict=True)]
+    entries = [
+        _wire(m, Cat(value, lane), f"entry_{n}") for n, (value, lane) in enumerate(zip(values, lanes, strict=True))
+    ]
     for layer in reversed(range(columns.bit_length() - 1)):
-        sides = [_sides(entry, width + layer) for entry in entries]
+        sides = [
+            [
+                _wire(m, entry & (entry[width + layer] == side).replicate(len(entry)), f"side_{layer}_{side}_{n}")
+                for side in (0, 1)
+            ]
+            for n, entry in enumerate(entries)
+        ]
         entries = [
-            sides[place][place >> layer & 1] | sides[place ^ (1 << layer)][place >> layer & 1]
-            for place in range(columns)
+            _wire(m, sides[n][n >> layer & 1] | sides[n ^ (1 << layer)][n >> layer & 1], f"layer_{layer}_{n}")
+            for n in range(columns)
         ]
     return [entry[:width] for entry in entries]
 
 
-def _sides(entry: Value, bit: int) -> tuple[Value, Value]:
-    """`entry` where its `bit` is 0, and where it is 1; all zeros on the other side."""
-    high = entry[bit].replicate(len(entry))
-    return entry & ~high, entry & high
+def _wire(m: Module, value: Value, name: str) -> Signal:
+    """`value` under a name, so that what uses it twice does not hold it twice."""
+    wire = Signal(len(value), name=name)
+    m.d.comb += wire.eq(value)
+    return wire
 
 
 def lane_of(index: Value, place: Value, lanes: int) -> tuple[Value, Value]:

@@ -136,7 +136,8 @@ class SurvivorBanks(wiring.Component):
             word = memory.i.payload
             arriving = Cat(lane[field] for lane in beat.lanes)
             held = Signal(len(word.lanes.as_value()), name=f"held_{field}")
-            joined = held | (arriving << (part * len(arriving)))
+            parts = len(held) // len(arriving)
+            joined = held | Cat(arriving & (part == n).replicate(len(arriving)) for n in range(parts))
             m.d.comb += [
                 memory.i.valid.eq(closes),
                 word.lanes.as_value().eq(joined),
@@ -188,9 +189,10 @@ class SurvivorBanks(wiring.Component):
                 here, lane = lane_of(origins.lanes[n], place, self.lanes)
                 entry = Cat(values.lanes[n], lane)
                 columns[n % self.columns].append(entry & (valid & here).replicate(len(entry)))
-        width = len(scores.lanes[0])
-        entries = [reduce(or_, column) for column in columns]
-        lanes = expand([entry[:width] for entry in entries], [entry[width:] for entry in entries])
+        entry = data.StructLayout({"value": len(scores.lanes[0]), "lane": (self.columns - 1).bit_length()})
+        entries = [Signal(entry, name=f"column_{n}") for n in range(self.columns)]
+        m.d.comb += [wire.as_value().eq(reduce(or_, parts)) for wire, parts in zip(entries, columns, strict=True)]
+        lanes = expand(m, [wire.value for wire in entries], [wire.lane for wire in entries])
         m.d.comb += beat.lanes.as_value().eq(Cat(lanes[: self.lanes]))
 
     def _positions(self, m: Module, indices: Fifo, left: Signal) -> None:
