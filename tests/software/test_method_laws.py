@@ -16,7 +16,7 @@ from topsieve.methods import build, describe, method_names
 from topsieve.reduction import Method, Reduction
 from topsieve.reduction.reducers import Drop, FuseRest
 
-TAKES_KEEP = tuple(name for name in method_names() if describe(name).takes_keep)
+TAKES_KEEP = tuple(name for name in method_names() if describe(name).takes_keep and "layers" in describe(name).acts_on)
 # Beside each method as it comes, the settings that take another path through the roles.
 VARIANTS = (
     *TAKES_KEEP,

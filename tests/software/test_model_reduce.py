@@ -12,12 +12,13 @@ from transformers import BertForSequenceClassification
 
 import topsieve
 from software.encoders import CONFIGS, VOCABULARY, alone, ragged_batch, relative, tiny_config, tiny_encoder
-from topsieve.methods import build, method_names
+from topsieve.methods import build, describe, method_names
 from topsieve_sim.errors import InputError
 
 FULL_SPATTEN = "spatten:keep=0.5,head_keep=0.5,value_keep=0.3"
 QUANTISED = "spatten:keep=0.5,quantisation=8+4,lsb_threshold=0.4"
-METHODS = (*method_names(), FULL_SPATTEN, QUANTISED, "ltp:final_token_threshold=0.1")
+ON_LAYERS = tuple(name for name in method_names() if "layers" in describe(name).acts_on)
+METHODS = (*ON_LAYERS, FULL_SPATTEN, QUANTISED, "ltp:final_token_threshold=0.1")
 LTP = "ltp:final_token_threshold=0.1"
 PRUNING = ("random", "uniform", "spatten", "spatten:head_keep=0.5", "powerbert", LTP, "evit:fuse_token=false")
 LENGTHS = (19, 7, 12)
@@ -64,7 +65,7 @@ def test_eager_and_sdpa_agree(method: str) -> None:
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("method", [name for name in method_names() if name != "dense"])
+@pytest.mark.parametrize("method", [name for name in ON_LAYERS if name != "dense"])
 def test_keeping_all_is_the_model_to_the_bit(method: str, attention: str) -> None:
     model = tiny_encoder(attention=attention)
     batch = ragged_batch(LENGTHS)

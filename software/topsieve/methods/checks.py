@@ -27,6 +27,14 @@ def check_count(method: str, field: str, value: int | None, low: int = 0) -> Non
         raise InputError("wrong value", source=f"method {method}", field=field, value=value, allowed=allowed)
 
 
+def check_odd(method: str, field: str, value: int) -> None:
+    """`value` must be an odd integer of at least 1."""
+    if type(value) is not int or value < 1 or value % 2 == 0:
+        raise InputError(
+            "wrong value", source=f"method {method}", field=field, value=value, allowed="an odd integer of at least 1"
+        )
+
+
 def check_choice(method: str, field: str, value: str, choices: tuple[str, ...]) -> None:
     """`value` must be one of `choices`."""
     if value not in choices:

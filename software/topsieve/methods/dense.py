@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from topsieve.cache.roles import CachePolicy
 from topsieve.reduction.roles import AttentionPolicy, ModelShape, Stage
 
 
@@ -22,3 +23,6 @@ class Dense:
 
     def attention(self, shape: ModelShape, layer: int) -> AttentionPolicy:
         return AttentionPolicy()
+
+    def cache(self, shape: ModelShape) -> CachePolicy:
+        return CachePolicy()

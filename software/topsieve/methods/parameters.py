@@ -36,6 +36,7 @@ class MethodInfo:
     summary : first line of the class's docstring.
     description : the rest of the docstring, with the meaning of each parameter.
     parameters : in order.
+    acts_on : "layers", the tokens of a model's layers (it has `stages`), and "cache", a decoder's cache (it has `cache`).
     """
 
     name: str
@@ -43,6 +44,7 @@ class MethodInfo:
     summary: str
     description: str
     parameters: tuple[Parameter, ...]
+    acts_on: tuple[str, ...] = ("layers",)
 
     @property
     def takes_keep(self) -> bool:
@@ -85,6 +87,11 @@ def read_info(name: str, target: str) -> MethodInfo:
             if isinstance(node, ast.AnnAssign)
             and isinstance(node.target, ast.Name)
             and "ClassVar" not in ast.unparse(node.annotation)
+        ),
+        acts_on=tuple(
+            kind
+            for function, kind in (("stages", "layers"), ("cache", "cache"))
+            if any(isinstance(node, ast.FunctionDef) and node.name == function for node in body.body)
         ),
     )
 

@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from topsieve.cache.budget import CacheBudget
+from topsieve.cache.reducers.evict import Evict
+from topsieve.cache.roles import CachePolicy, CacheStage, Moment
+from topsieve.cache.schedules import EveryLayer
+from topsieve.cache.scorers.drawn import Drawn
+from topsieve.cache.selectors.top_slots import TopSlots
 from topsieve.methods.checks import check_count, check_share
 from topsieve.reduction.budget import Base, Budget
 from topsieve.reduction.reducers import Drop
@@ -20,7 +26,8 @@ class Random:
 
     It runs on SpAtten's linear schedule, so that the two differ in the choice of tokens alone. Signals: none. Token 0
     (CLS) stays. The choice depends on seed, layer and position only, so the sequences of a batch lose the same
-    positions as long as they are equally long.
+    positions as long as they are equally long. In a decoder each head of the cache keeps slots drawn by seed, layer, head
+    and position, once, after the prompt; the first slot stays.
 
     Parameters
     ----------
@@ -46,3 +53,9 @@ class Random:
 
     def attention(self, shape: ModelShape, layer: int) -> AttentionPolicy:
         return AttentionPolicy()
+
+    def cache(self, shape: ModelShape) -> CachePolicy:
+        if self.keep == 1:
+            return CachePolicy()
+        schedule = EveryLayer(CacheBudget(keep=self.keep, first=1), Moment.PROMPT)
+        return CachePolicy((CacheStage(schedule, Drawn(self.seed), TopSlots(), Evict()),))

@@ -30,6 +30,11 @@ BUILT_IN = {
     "ltp": "topsieve.methods.ltp:Ltp",
     "evit": "topsieve.methods.evit:EViT",
     "tome": "topsieve.methods.tome:ToMe",
+    "h2o": "topsieve.methods.h2o:H2O",
+    "streaming-llm": "topsieve.methods.streaming_llm:StreamingLlm",
+    "tova": "topsieve.methods.tova:Tova",
+    "snapkv": "topsieve.methods.snapkv:SnapKv",
+    "knorm": "topsieve.methods.knorm:Knorm",
 }
 
 

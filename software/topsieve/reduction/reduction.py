@@ -16,6 +16,7 @@ from topsieve.reduction.ordering import compact
 from topsieve.reduction.sparse_map import SparseMap
 
 Axis = Literal["token", "head", "page", "channel", "phrase"]
+Scope = Literal["sequence", "kv_head"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Reduction:
     scores : float [B, n_in], what was decided by.
     maps : by role ("x" for features, "k", "v"); an absent role is the plain gather of `keep`.
     axis : what the ids number.
+    scope : what a row is: a sequence, or one key-value head of a sequence (heads of a sequence are neighbours).
 
     Raises
     ------
@@ -47,6 +49,7 @@ class Reduction:
     scores: Tensor
     maps: Mapping[str, SparseMap] = field(default_factory=dict)
     axis: Axis = "token"
+    scope: Scope = "sequence"
 
     def __post_init__(self) -> None:
         if self.keep.dim() != 2:
@@ -191,6 +194,7 @@ class Reduction:
             scores=self.scores,
             maps={role: other.map(role).after(self.map(role), self.n_out) for role in roles},
             axis=self.axis,
+            scope=self.scope,
         )
 
     def log_size(self) -> Tensor:

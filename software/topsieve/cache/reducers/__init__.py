@@ -1,0 +1,1 @@
+"""Roles of cache methods: reducers."""
