@@ -1,0 +1,1 @@
+"""The whole machine and its control; `docs/accelerator.md` is the contract."""
