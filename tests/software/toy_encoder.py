@@ -51,76 +51,142 @@ def weights(shape: ModelShape = SHAPE, seed: int = 0) -> list[dict[str, Tensor]]
     ]
 
 
-def signals_of(probability: Tensor, key: Tensor, output: Tensor, hidden: Tensor) -> dict[Signal, Tensor]:
-    """All signals, from probabilities whose padding rows are zero."""
+def signals_of(
+    probability: Tensor, operands: dict[Signal, Tensor], output: Tensor, hidden: Tensor, valid: Tensor
+) -> dict[Signal, Tensor]:
+    """All signals of a layer, from probabilities whose padding rows are zero."""
+    last = valid.shape[1] - 1 - valid.flip(-1).int().argmax(-1)
     return {
         Signal.ATTENTION_COLUMN_SUM: probability.sum(2),
         Signal.ATTENTION_DIAGONAL: probability.diagonal(dim1=2, dim2=3),
         Signal.ATTENTION_CLS_ROW: probability[:, :, 0],
+        Signal.ATTENTION_LAST_ROW: probability[torch.arange(len(last)), :, last],
         Signal.HEAD_ABSOLUTE_SUM: output.abs().sum((2, 3)),
-        Signal.KEY: key,
         Signal.HIDDEN: hidden,
+        **operands,
     }
 
 
-def run(method: Method, hidden: Tensor, valid: Tensor, *, masked: bool = False, shape: ModelShape = SHAPE) -> Run:
-    """Run `method` over hidden [B, N, C] with live rows `valid`; `masked` hides removed tokens instead of moving rows."""
-    initial = valid.sum(-1)
+def with_hidden(signals: dict[Signal, Tensor], hidden: Tensor, shape: ModelShape, layer: int) -> dict[Signal, Tensor]:
+    """`signals` and what the hidden states of the moment give: the next layer's projections, here without rotation."""
+    more = {Signal.HIDDEN: hidden, Signal.FEATURES: hidden, Signal.FINAL_HIDDEN: hidden}
+    if layer + 1 < shape.layers:
+        following = weights(shape)[layer + 1]
+        for name, matrix in (("query", "q"), ("key", "k")):
+            heads = split(hidden @ following[matrix], shape)
+            more |= {Signal(f"next_{name}"): heads, Signal(f"next_rotated_{name}"): heads}
+    return signals | more
+
+
+def split(x: Tensor, shape: ModelShape) -> Tensor:
+    """[B, N, H d] to [B, H, N, d]."""
+    return x.reshape(*x.shape[:2], shape.heads, shape.head_dim).transpose(1, 2)
+
+
+def moved(signals: dict[Signal, Tensor], reduction: Reduction) -> dict[Signal, Tensor]:
+    """Signals [B, H, N, ...] with their tokens reduced; those that hold no row a head stay behind."""
+    return {
+        signal: reduction.gather(x.transpose(1, 2)).transpose(1, 2)
+        for signal, x in signals.items()
+        if signal is not Signal.HEAD_ABSOLUTE_SUM and x.dim() >= 3 and x.shape[2] == reduction.n_in
+    }
+
+
+def run(
+    method: Method,
+    hidden: Tensor,
+    valid: Tensor,
+    *,
+    masked: bool = False,
+    shape: ModelShape = SHAPE,
+    segment: Tensor | None = None,
+) -> Run:
+    """Run `method` over hidden [B, N, C] with live rows `valid`; `masked` hides removed tokens instead of moving rows.
+
+    Where there is a `segment` (bool [B, N]), attention is causal, as in a language model behind an image.
+    """
+    initial = (valid if segment is None else valid & segment).sum(-1)
     positions = torch.arange(valid.shape[1]).expand(valid.shape).masked_fill(~valid, -1)
     size = valid.to(hidden.dtype)
     heads = torch.ones(valid.shape[0], shape.heads, dtype=torch.bool)
     plan: list[tuple[Stage, Step]] = [
-        (stage, step) for stage in method.stages(shape) for step in stage.schedule.plan(shape)
+        (stage, step)
+        for stage in method.stages(shape)
+        if shape.tower in (None, stage.tower)
+        for step in stage.schedule.plan(shape)
     ]
+    of_heads_only = {id(stage) for stage, step in plan if step.site is Site.HEAD}
     state: dict[int, Tensor] = {}
+    signals: dict[int, dict[Signal, Tensor]] = {}
     decisions: list[Decision] = []
     head_decisions: list[Decision] = []
+
+    def take(site: Site, layer: int | None = None) -> None:
+        nonlocal hidden, valid, positions, size, heads, segment, signals, state
+        for stage, step in plan:
+            if step.site is not site or layer not in (None, step.layer):
+                continue
+            if site is Site.HEAD:
+                numbers = torch.arange(shape.heads).expand(heads.shape)
+                of_heads = torch.full_like(initial, shape.heads)
+                seen = Context(
+                    shape,
+                    step.layer,
+                    heads,
+                    numbers,
+                    heads.to(hidden.dtype),
+                    of_heads,
+                    signals[step.layer],
+                    state.get(id(stage)),
+                )
+            else:
+                tapped = with_hidden(signals.get(step.layer, {}), hidden, shape, step.layer)
+                earlier = state.get(id(stage))
+                seen = Context(shape, step.layer, valid, positions, size, initial, tapped, earlier, segment=segment)
+            decision = decide(stage, step, seen)
+            reduction = decision.reduction
+            if site is Site.HEAD:
+                head_decisions.append(decision)
+                heads = reduction.sources().any(1)
+                state[id(stage)] = reduction.scores
+                continue
+            decisions.append(decision)
+            if masked:
+                valid = reduction.sources().any(1)
+                state[id(stage)] = reduction.scores
+                continue
+            if stage.accumulates:
+                state[id(stage)] = reduction.scores
+            state = {which: kept if which in of_heads_only else reduction.gather(kept) for which, kept in state.items()}
+            signals = {which: moved(kept, reduction) for which, kept in signals.items()}
+            hidden = reduction.apply(hidden)
+            valid, positions, size = reduction.valid, reduction.positions, reduction.size
+            if segment is not None:
+                segment = reduction.gather(segment) | (valid & (reduction.keep < 0))
+
+    take(Site.INPUT)
     for layer, weight in enumerate(weights(shape)):
-
-        def split(x: Tensor) -> Tensor:
-            return x.reshape(*x.shape[:2], shape.heads, shape.head_dim).transpose(1, 2)
-
-        query, key, value = (split(hidden @ weight[name]) for name in "qkv")
+        query, key, value = (split(hidden @ weight[name], shape) for name in "qkv")
         scores = query @ key.transpose(2, 3) / shape.head_dim**0.5
         if method.attention(shape, layer).size_bias:
             scores = scores + torch.where(valid, size, 1.0).log()[:, None, None]
         scores = scores.masked_fill(~valid[:, None, None], float("-inf"))
+        if segment is not None:
+            later = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+            # Rows of removed tokens may see nothing at all; they count nowhere.
+            scores = scores.masked_fill(later, float("-inf"))
+            scores = scores.masked_fill(~valid[:, None, :, None], 0.0)
         probability = scores.softmax(-1) * valid[:, None, :, None] * heads[:, :, None, None]
         output = probability @ value
-        signals = signals_of(probability, key, output, hidden)
+        operands = {Signal.QUERY: query, Signal.KEY: key, Signal.VALUE: value}
+        signals[layer] = signals_of(probability, operands, output, hidden, valid)
         hidden = layer_norm(hidden + output.transpose(1, 2).flatten(2) @ weight["o"], (shape.width,))
-        signals[Signal.HIDDEN] = hidden
-
-        for site in (Site.MID_LAYER, Site.LAYER, Site.HEAD):
-            if site is Site.LAYER:
-                hidden = layer_norm(hidden + (hidden @ weight["up"]).relu() @ weight["down"], (shape.width,))
-            for stage, step in plan:
-                if (step.site, step.layer) != (site, layer):
-                    continue
-                if site is Site.HEAD:
-                    numbers = torch.arange(shape.heads).expand(heads.shape)
-                    of_heads = torch.full_like(initial, shape.heads)
-                    seen = Context(
-                        shape, layer, heads, numbers, heads.to(hidden.dtype), of_heads, signals, state.get(id(stage))
-                    )
-                else:
-                    seen = Context(shape, layer, valid, positions, size, initial, signals, state.get(id(stage)))
-                decision = decide(stage, step, seen)
-                reduction = decision.reduction
-                if site is Site.HEAD:
-                    head_decisions.append(decision)
-                    heads = reduction.sources().any(1)
-                    state[id(stage)] = reduction.scores
-                    continue
-                decisions.append(decision)
-                if masked:
-                    valid = reduction.sources().any(1)
-                    state[id(stage)] = reduction.scores
-                    continue
-                if stage.accumulates:
-                    state[id(stage)] = reduction.gather(reduction.scores)
-                hidden = reduction.apply(hidden)
-                valid, positions, size = reduction.valid, reduction.positions, reduction.size
+        take(Site.MID_LAYER, layer)
+        hidden = layer_norm(hidden + (hidden @ weight["up"]).relu() @ weight["down"], (shape.width,))
+        take(Site.LAYER, layer)
+        take(Site.HEAD, layer)
+    take(Site.OUTPUT)
+    take(Site.PROJECTED)
     return Run(tuple(decisions), tuple(head_decisions), hidden, valid)
 
 

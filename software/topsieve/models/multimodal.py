@@ -131,7 +131,8 @@ class ReducedMultimodal:
         rows = torch.arange(len(valid), device=valid.device).unsqueeze(1)
         source = columns.clamp(min=0)
         ids = torch.arange(live.shape[1], device=valid.device).expand(live.shape)
-        self.language.start(live, positions=columns, position_ids=ids, segment=self._images[rows, source] & live)
+        segment = self._images[rows, source] & live
+        self.language.start(live, positions=self._origins(columns, segment), position_ids=ids, segment=segment)
         given |= {
             "inputs_embeds": embedded[rows, source] * live.unsqueeze(-1),
             "attention_mask": live.to(torch.int64),
