@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from amaranth import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -143,6 +145,12 @@ def bank_words(config: AcceleratorConfig, geometry: WordGeometry) -> int:
 def bank_base(bank: Value, words: int, banks: int) -> Value:
     """First word of a bank."""
     return Mux(bank, words, 0) if banks > 1 else bank * 0
+
+
+def of_bank(values: Sequence[Value] | data.View, bank: Value) -> Value:
+    """The value of one bank."""
+    banks = list(values)
+    return Mux(bank, banks[1], banks[0]) if len(banks) > 1 else banks[0]
 
 
 def chunk_of(beat: data.View, bits: int) -> Value:

@@ -6,7 +6,7 @@ from amaranth import Module, Mux, Signal, Value
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from topsieve_rtl.attention.banks import OperandBanks, QuerySlots, bank_base, bank_words
+from topsieve_rtl.attention.banks import OperandBanks, QuerySlots, bank_base, bank_words, of_bank
 from topsieve_rtl.attention.core_layouts import (
     AttentionJob,
     CoreRow,
@@ -245,7 +245,7 @@ class AttentionCore(wiring.Component):
             m.d.sync += next_address.eq(banks.value_address + 1)
         with m.If(self._start):
             m.d.sync += turn.eq(0)
-        return banks.value_beats[bank] > beat
+        return of_bank(banks.value_beats, bank) > beat
 
     def _connect_fetches(self, m: Module) -> None:
         """Commands and their indices; the live list."""

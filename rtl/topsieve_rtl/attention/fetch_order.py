@@ -6,6 +6,7 @@ from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, enum, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from topsieve_rtl.attention.banks import of_bank
 from topsieve_rtl.attention.core_layouts import AttentionJob, BankRow, HeadWrite
 from topsieve_rtl.attention.fall_through import FallThrough
 from topsieve_rtl.memory.rows import FetchCommand
@@ -128,7 +129,7 @@ class FetchOrder(wiring.Component):
 
         slots = self._bank_state(m, queue, taken, step, entry, loaded)
         value_ready, value_bank = self._value_state(m, taken, step, entry)
-        slot = Mux(entry.lsb, slots[entry.bank], Mux(self.gathers & (step == _Step.VALUE), entry.slot, loaded))
+        slot = Mux(entry.lsb, of_bank(slots, entry.bank), Mux(self.gathers & (step == _Step.VALUE), entry.slot, loaded))
         m.d.comb += self.command.valid.eq(has_entry & ((step != _Step.VALUE) | value_ready))
         self._command(m, step, slot)
         m.d.comb += [
@@ -141,25 +142,26 @@ class FetchOrder(wiring.Component):
 
     def _bank_state(
         self, m: Module, queue: FallThrough, taken: Value, step: Value, entry: data.View, loaded: Value
-    ) -> data.View:
+    ) -> list[Signal]:
         """Rows that still need the keys of each bank; their end and the first dropped row enter the queue."""
         job, banks = self.job, self.banks
         # Heads that have a bank or an entry that will give them one.
         given = Signal(range(self.config.importance.heads + 1))
-        slots = Signal(data.ArrayLayout(range(self.config.importance.heads), banks))
-        left, lsb_asked = Signal(data.ArrayLayout(len(self.head_rows), banks)), Signal(banks)
+        slots = [Signal(range(self.config.importance.heads), name=f"slot_{bank}") for bank in range(banks)]
+        left = [Signal.like(self.head_rows, name=f"left_{bank}") for bank in range(banks)]
+        lsb_asked = Signal(banks)
         more, ends_head = Signal(), Signal()
         done, dropped = self.keys_done, self.dropped
         m.d.comb += [
             more.eq(given < job.heads),
-            ends_head.eq(done.valid & (left[done.bank] == 1)),
+            ends_head.eq(done.valid & (of_bank(left, done.bank) == 1)),
             queue.strobe.eq(
                 (ends_head & (more | self.gathers)) | (dropped.valid & ~lsb_asked.bit_select(dropped.bank, 1))
             ),
             queue.payload.lsb.eq(dropped.valid),
             queue.payload.loads.eq(more & ~dropped.valid),
             queue.payload.bank.eq(Mux(dropped.valid, dropped.bank, done.bank)),
-            queue.payload.slot.eq(slots[done.bank]),
+            queue.payload.slot.eq(of_bank(slots, done.bank)),
         ]
         with m.If(ends_head & more):
             m.d.sync += given.eq(given + 1)
@@ -172,18 +174,18 @@ class FetchOrder(wiring.Component):
                 with m.If(dropped.valid & (dropped.bank == bank)):
                     m.d.sync += lsb_asked[bank].eq(1)
         with m.If(self.start):
-            m.d.sync += given.eq(banks)
+            m.d.sync += given.eq(min(banks, self.config.importance.heads))
         return slots
 
     def _value_state(self, m: Module, taken: Value, step: Value, entry: data.View) -> tuple[Value, Value]:
         """Whether the next values have their bank, and, of survivors' values, which."""
         banks = self.banks
-        left = Signal(data.ArrayLayout(len(self.head_rows), banks))
+        left = [Signal.like(self.head_rows, name=f"unread_{bank}") for bank in range(banks)]
         credits, known = Signal(range(banks + 1)), Signal(range(attention_latencies(self.config).survivor_banks + 1))
         bank, read = Signal(range(banks)), self.values_read
         takes = taken & (step == _Step.VALUE)
         m.d.comb += [
-            self.values_done.valid.eq(read.valid & (self.gathers | (left[read.bank] == 1))),
+            self.values_done.valid.eq(read.valid & (self.gathers | (of_bank(left, read.bank) == 1))),
             self.values_done.bank.eq(read.bank),
         ]
         for place in range(banks):
@@ -198,8 +200,8 @@ class FetchOrder(wiring.Component):
             known.eq(known + self.survivors - (takes & self.gathers)),
         ]
         with m.If(self.start):
-            m.d.sync += [left.eq(0), credits.eq(banks), bank.eq(0)]
-        return Mux(self.gathers, (known != 0) & (credits != 0), left[entry.bank] == 0), bank
+            m.d.sync += [*(rows.eq(0) for rows in left), credits.eq(banks), bank.eq(0)]
+        return Mux(self.gathers, (known != 0) & (credits != 0), of_bank(left, entry.bank) == 0), bank
 
     def _command(self, m: Module, step: Value, slot: Value) -> None:
         """The command of a step, from the head table."""

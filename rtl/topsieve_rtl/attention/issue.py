@@ -6,7 +6,7 @@ from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from topsieve_rtl.attention.banks import bank_base, bank_words, query_slots
+from topsieve_rtl.attention.banks import bank_base, bank_words, of_bank, query_slots
 from topsieve_rtl.attention.core_layouts import AttentionJob, BankRow, CoreRow, FactorWrite, HeadWrite
 from topsieve_rtl.attention.fall_through import FallThrough
 from topsieve_rtl.attention.layouts import ProductBeat
@@ -230,8 +230,8 @@ class RowIssue(wiring.Component):
             self.o.valid.eq(
                 self.i.valid
                 & (queries != 0)
-                & (self.msb_beats[bank] > beat)
-                & (~with_lsb | (self.lsb_beats[bank] > beat))
+                & (of_bank(self.msb_beats, bank) > beat)
+                & (~with_lsb | (of_bank(self.lsb_beats, bank) > beat))
             ),
             starts.eq(self.o.valid & self.o.ready),
             product.count.eq(Mux(last, keys_left, lanes)),
