@@ -84,12 +84,9 @@ def split(x: Tensor, shape: ModelShape) -> Tensor:
 
 
 def moved(signals: dict[Signal, Tensor], reduction: Reduction) -> dict[Signal, Tensor]:
-    """Signals [B, H, N, ...] with their tokens reduced; those that hold no row a head stay behind."""
-    return {
-        signal: reduction.gather(x.transpose(1, 2)).transpose(1, 2)
-        for signal, x in signals.items()
-        if signal is not Signal.HEAD_ABSOLUTE_SUM and x.dim() >= 3 and x.shape[2] == reduction.n_in
-    }
+    """A layer's signals [B, H, N, ...] with their tokens reduced; hidden states are seen as they are at the moment."""
+    rows = {signal: x for signal, x in signals.items() if x.dim() >= 3 and signal is not Signal.HIDDEN}
+    return signals | {signal: reduction.gather(x.transpose(1, 2)).transpose(1, 2) for signal, x in rows.items()}
 
 
 def run(
