@@ -47,6 +47,9 @@ CASCADE_SERIALISE = 1
 # The last survivor in the live list to the next command: its word of importance is added back in between.
 CASCADE_FINISH = 2
 
+# Writer. Handshake of a row to the offer of its first address: the products that the address is the sum of.
+ROW_TO_ADDRESS = 1
+
 
 class KeyValuePlane(IntEnum):
     """Planes of fetcher 0."""
