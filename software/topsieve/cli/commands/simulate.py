@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from topsieve_sim.trace import Trace
 
 HELP = "a trace file, a published workload or an authors' CSV on an accelerator"
 
@@ -29,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from topsieve.cli.inputs import read_trace
     from topsieve.cli.show import print_report
     from topsieve.results import made_folder
     from topsieve_sim.arch.load import dump_config, load_config
@@ -43,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.input is None:
         raise InputError("simulate needs an INPUT", allowed=f"a trace file, a CSV, {', '.join(WORKLOADS)}")
     config = load_config(arguments.accelerator, arguments.set)
-    trace = _trace(arguments.input)
+    trace = read_trace(arguments.input)
     # Made before the work, so that a folder that cannot be written is known at once.
     out = made_folder(arguments.out) if arguments.out else None
     report = simulate(trace, config, seed=arguments.seed)
@@ -59,16 +56,3 @@ def run(arguments: argparse.Namespace) -> int:
         if out:
             print(f"written to {out}")
     return 0
-
-
-def _trace(source: str) -> Trace:
-    from topsieve_sim.errors import InputError
-    from topsieve_sim.trace import WORKLOADS, load_trace, load_workload, read_workload
-
-    if source in WORKLOADS:
-        return load_workload(source)
-    if source.endswith((".csv", ".csv.gz")):
-        return read_workload(source)
-    if not Path(source).exists():
-        raise InputError("no such trace file or workload", value=source, allowed=f"a file, {', '.join(WORKLOADS)}")
-    return load_trace(source)
