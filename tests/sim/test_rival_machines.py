@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.rival_cases import EIGHTH, TINY, attention_trace, heads_of, traces
+from topsieve_sim.arch import load_config
 from topsieve_sim.errors import InputError
 from topsieve_sim.rivals import RIVALS, build, build_all, load_platform, platform_names
 from topsieve_sim.rivals.a3 import A3, INTERVAL_OVERHEAD, greedy_estimates
@@ -173,6 +174,44 @@ def test_elsa_learns_the_least_similarity_that_counts(trace, degree):
             norm = math.sqrt(float(numbers.query[row] @ numbers.query[row])) or 1.0
             smallest.append(min(float(numbers.query[row] @ numbers.key[at]) / norm / longest for at in wanted))
     assert rival.learned(heads) == pytest.approx(np.mean(smallest), rel=1e-9, abs=1e-12)
+
+
+@settings(max_examples=30)
+@given(trace=traces(), threshold=st.floats(-0.5, 1.0))
+def test_elsa_keeps_keys_whose_estimate_reaches_the_threshold(trace, threshold):
+    rival = Elsa()
+    for head in heads_of(trace, EIGHTH):
+        numbers, dim = head.operands, head.head_dim
+        matrix = projection(dim, 0)
+        kept = rival.candidates(head, numbers, threshold)
+        norms = [math.sqrt(float(k @ k)) for k in numbers.key]
+        for row in range(head.rows):
+            query = [float(value) >= 0 for value in matrix @ numbers.query[row]]
+            estimates = []
+            for at in range(head.row_keys[row]):
+                key = [float(value) >= 0 for value in matrix @ numbers.key[at]]
+                hamming = sum(a != b for a, b in zip(query, key, strict=True))
+                angle = max(math.pi * hamming / dim - angle_bias(dim, 0), 0.0)
+                estimates.append(math.cos(angle) * norms[at])
+            border = threshold * max(*norms, 1.0)
+            wanted = [at for at, value in enumerate(estimates) if value >= border] or [int(np.argmax(estimates))]
+            if min(abs(value - border) for value in estimates) > 1e-6:
+                assert np.flatnonzero(kept[row]).tolist() == wanted
+
+
+@settings(max_examples=30)
+@given(trace=traces(), degree=st.floats(0.1, 2))
+def test_elsas_fullest_bank_sets_the_pace(trace, degree):
+    """512 + 512 multipliers are 64 banks of 8 elements; keys are dealt to them in turn."""
+    config, rival = load_config("spatten"), Elsa(degree=degree)
+    heads = heads_of(trace, config)
+    learned = rival.learned(heads)
+    for head in heads:
+        kept = rival.candidates(head, head.operands, learned)
+        cost = rival.cost(head, config, learned)
+        for row in range(head.rows):
+            banks = np.bincount(np.flatnonzero(kept[row]) % 64, minlength=64)
+            assert cost.job_cycles[row] == max(1, banks.max() + math.ceil(hash_macs(head.head_dim) / 512))
 
 
 def test_elsa_hashes_new_keys_and_reads_old_hashes():

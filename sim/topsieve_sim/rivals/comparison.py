@@ -41,6 +41,7 @@ from topsieve_sim.trace import AttentionGroup, Trace
 
 Progress = Callable[[int, int, str], None]
 
+
 @dataclass(frozen=True)
 class Row:
     """One machine.

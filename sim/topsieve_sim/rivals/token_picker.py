@@ -112,7 +112,9 @@ class TokenPicker(Rival):
     source: ClassVar[str] = "specification `accelerator`, section 5.3"
 
     threshold: float = Field(0.001, ge=0, lt=1, description="probability under which a key is dropped; 0 drops none")
-    chunks: int = Field(3, ge=1, le=16, description="chunks of a key; the last one is padded where they do not divide its bits")
+    chunks: int = Field(
+        3, ge=1, le=16, description="chunks of a key; the last one is padded where they do not divide its bits"
+    )
 
     def notes(self) -> tuple[str, ...]:
         return (
