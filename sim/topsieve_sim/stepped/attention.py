@@ -12,26 +12,42 @@ from collections.abc import Sequence
 import numpy as np
 
 from topsieve_sim.arch.config import AcceleratorConfig
+from topsieve_sim.golden.accelerator_latency import KeyValuePlane, QueryPlane, key_value_fetch_shape, query_fetch_shape
 from topsieve_sim.golden.attention_latency import attention_latencies, beats
+from topsieve_sim.golden.plane_fetch import FetchCommand
 from topsieve_sim.stepped.delay import Delay
+from topsieve_sim.stepped.fetched_memory import FetchedMemory, FetchRequest
 from topsieve_sim.stepped.memory import Buffer, IdealMemory, Request
 from topsieve_sim.stepped.pipeline import CreditPipeline
 from topsieve_sim.stepped.selection import Selection
 from topsieve_sim.stepped.softmax import RowOutcome, ScoreBeat, SoftmaxUnit
 from topsieve_sim.stepped.weighted_sum import WeightedSumArray
-from topsieve_sim.timing.attention import AttentionGroup
+from topsieve_sim.timing.attention import NEVER_STALLS, AttentionGroup, PortStalls
 
 Beat = tuple[int, bool, int, bool]
+
+_PLANES = {"key": KeyValuePlane.KEY_MSB, "lsb": KeyValuePlane.KEY_LSB, "value": KeyValuePlane.VALUE}
+
+
+def _lists(stalls: PortStalls) -> tuple[list[int], list[int]]:
+    return stalls.delay.tolist(), stalls.gap.tolist()
 
 
 class SteppedAttention:
     """One attention group on one machine; `run` returns a line of events for each started row, in start order.
 
     `row_scores` are the probabilities that the top-k engine selects from, row by row; needed where `kept` < `keys`.
+    `operand_stalls` and `query_stalls` are how the memories behind the fetchers delay and space their words, on a machine
+    that has fetchers.
     """
 
     def __init__(
-        self, config: AcceleratorConfig, group: AttentionGroup, row_scores: Sequence[Sequence[int]] = ()
+        self,
+        config: AcceleratorConfig,
+        group: AttentionGroup,
+        row_scores: Sequence[Sequence[int]] = (),
+        operand_stalls: PortStalls = NEVER_STALLS,
+        query_stalls: PortStalls = NEVER_STALLS,
     ) -> None:
         shape = group.shape(config)
         interval, weighted_interval, head_dim, progressive = shape[0], shape[1], shape[6], shape[12]
@@ -51,7 +67,23 @@ class SteppedAttention:
         self.softmax = SoftmaxUnit(cycles, self._outcome)
         self.selection = Selection(config, row_scores, group.kept, self._survivor_beats)
         self.weighted = WeightedSumArray(cycles, weighted_interval, lambda row: row[0])
-        self.memory = IdealMemory(cycles.lanes, cycles.memory_bytes_per_cycle, cycles.memory_latency)
+        self.memory: IdealMemory | FetchedMemory = IdealMemory(
+            cycles.lanes, cycles.memory_bytes_per_cycle, cycles.memory_latency
+        )
+        self.queries: FetchedMemory | None = None
+        self.key_requests = ["key"]
+        self.query_ready = query_stalls.ready
+        if config.memory.has_fetchers:
+            self.places = group.addresses(config)
+            latency = config.memory.latency_cycles
+            self.memory = FetchedMemory(key_value_fetch_shape(config), cycles.lanes, latency, *_lists(operand_stalls))
+            self.queries = FetchedMemory(query_fetch_shape(config), 1, latency, *_lists(query_stalls))
+            # Whole keys at once are two planes for a fetcher.
+            if not progressive and config.formats.key_lsb_bits > 0:
+                self.key_requests.append("lsb")
+        self.head_dim = head_dim
+        self.chosen: tuple[int, bool] | None = None
+        self.query_of: dict[tuple[int, bool], Buffer] = {}
 
         self.issue: deque[tuple[int, bool]] = deque()
         self.issue_beat = 0
@@ -68,7 +100,7 @@ class SteppedAttention:
         self.requests: deque[tuple[str, int, int]] = deque()
         self.next_loaded = 0
         for _ in range(min(cycles.banks, group.heads)):
-            self.requests.append(("key", self.next_loaded, -1))
+            self.requests.extend((kind, self.next_loaded, -1) for kind in self.key_requests)
             if not self.gathers:
                 self.requests.append(("value", self.next_loaded, -1))
             self.next_loaded += 1
@@ -90,7 +122,7 @@ class SteppedAttention:
         """
         left = 0
         for cycle in range(limit_cycles):
-            if left == self.rows and self.memory.idle:
+            if left == self.rows and self.memory.drained:
                 self.total_cycles = cycle
                 return self.log
             memory = bool(memory_ready[cycle]) if cycle < len(memory_ready) else True
@@ -102,6 +134,9 @@ class SteppedAttention:
         """One cycle; whether an output row left."""
         # What crosses each interface, from the state before the edge.
         picked = self._pick()
+        query = self._query(picked)
+        if self.queries is not None and query is None:
+            picked = None
         request = self._request()
         product = self._product()
         score = self.scores.offer() if self.softmax.accepts() else None
@@ -120,7 +155,7 @@ class SteppedAttention:
         self.softmax.tick(score, probability is not None)
         self.selection.tick(probability if self.selects else None, self.selects and weighted is not None)
         self.weighted.tick(None if weighted is None else (weighted, weighted[3]), output is not None)
-        self.memory.tick(memory_ready, None if request is None else request[1])
+        self._tick_memories(cycle, memory_ready, None if request is None else request[1], query)
         if request is not None:
             self.requests.popleft()
             self.buffers[request[0]] = request[1].target
@@ -133,10 +168,11 @@ class SteppedAttention:
     def _observe(
         self, memory_ready: bool, product: ScoreBeat | None, waiting: Beat | None, weighted: Beat | None
     ) -> None:
-        """What each of three units did in this cycle, or what it missed."""
-        self.unit_cycles["memory"][
-            "waiting_for_input" if self.memory.idle else "busy" if memory_ready else "waiting_for_memory"
-        ] += 1
+        """What each of three units did in this cycle, or what it missed; a fetcher says itself what it did."""
+        if isinstance(self.memory, IdealMemory):
+            self.unit_cycles["memory"][
+                "waiting_for_input" if self.memory.accepts else "busy" if memory_ready else "waiting_for_memory"
+            ] += 1
         cause = "back_pressure"
         if product is not None or self.scores.busy:
             cause = "busy"
@@ -164,6 +200,8 @@ class SteppedAttention:
 
     def _pick(self) -> tuple[int, bool] | None:
         """The row that enters the issue queue: a repeated one before a new one whose keys have been asked for."""
+        if self.chosen is not None:
+            return self.chosen
         if len(self.issue) == self.cycles.issue_rows:
             return None
         if self.again:
@@ -172,32 +210,41 @@ class SteppedAttention:
             return self.next_row, False
         return None
 
+    def _query(self, picked: tuple[int, bool] | None) -> FetchRequest | None:
+        """The query command that crosses; a row that it waits for stays the chosen one."""
+        if self.queries is None or picked is None:
+            return None
+        self.chosen = picked
+        if not self.queries.accepts:
+            return None
+        self.chosen = None
+        self.query_of[picked] = Buffer()
+        command = FetchCommand(int(self.places.query[picked[0]]), 0, 1, self.head_dim, QueryPlane.QUERY, 0)
+        return FetchRequest(self.query_of[picked], command)
+
     def _product(self) -> ScoreBeat | None:
         """The beat the dot-product array starts: its keys, and for a second pass their LSB plane, must be there."""
-        if not self.issue or not self.scores.accepts():
+        if not self.issue or not self.scores.accepts() or not self._keys_ready():
             return None
         row, second = self.issue[0]
-        head = row // self.group.queries
-        if self.buffers["key", head].beats_ready <= self.issue_beat:
-            return None
-        if second and (("lsb", head) not in self.buffers or self.buffers["lsb", head].beats_ready <= self.issue_beat):
-            return None
         last = self.issue_beat == beats(self.row_keys[row], self.cycles.lanes) - 1
         return ScoreBeat((row, second, self.issue_beat, last), row, last, second)
 
     def _keys_ready(self) -> bool:
         row, second = self.issue[0]
+        if self.queries is not None and self.query_of[row, second].beats_ready == 0:
+            return False
         head = row // self.group.queries
-        planes = [self.buffers.get((kind, head)) for kind in (("key", "lsb") if second else ("key",))]
+        planes = [self.buffers.get((kind, head)) for kind in (("key", "lsb") if second else self.key_requests)]
         return all(plane is not None and plane.beats_ready > self.issue_beat for plane in planes)
 
     def _values_ready(self, beat: Beat) -> bool:
         buffer = self.buffers.get(("value", beat[0] // self.group.queries))
         return buffer is not None and buffer.beats_ready > beat[2]
 
-    def _request(self) -> tuple[tuple[str, int], Request] | None:
+    def _request(self) -> tuple[tuple[str, int], Request | FetchRequest] | None:
         """The next request of the program, if it can be picked in this cycle."""
-        if not self.memory.idle or not self.requests:
+        if not self.memory.accepts or not self.requests:
             return None
         kind, head, owner = self.requests[0]
         rows = self.group.keys
@@ -208,7 +255,31 @@ class SteppedAttention:
             rows = min(self.group.kept, self.row_keys[head])
         elif kind == "value" and owner >= 0 and self.weighted_in_head[owner] > 0:
             return None
-        return (kind, head), Request(Buffer(), rows, self.row_bits[kind])
+        if isinstance(self.memory, IdealMemory):
+            return (kind, head), Request(Buffer(), rows, self.row_bits[kind])
+        return (kind, head), self._fetch(kind, head, rows)
+
+    def _fetch(self, kind: str, head: int, rows: int) -> FetchRequest:
+        plane = _PLANES[kind]
+        gather, indices = self.places.gather, self.places.tokens
+        if plane == KeyValuePlane.VALUE and self.gathers:
+            gather, indices = True, self.places.survivors[head, :rows]
+        base, stride = int(self.places.head[plane, head]), int(self.places.stride[plane])
+        command = FetchCommand(base, stride, rows, self.head_dim, plane, int(gather))
+        return FetchRequest(Buffer(), command, indices.tolist() if gather else ())
+
+    def _tick_memories(
+        self, cycle: int, ready: bool, request: Request | FetchRequest | None, query: FetchRequest | None
+    ) -> None:
+        if isinstance(self.memory, IdealMemory):
+            assert not isinstance(request, FetchRequest)
+            self.memory.tick(ready, request)
+            return
+        assert not isinstance(request, Request)
+        self.memory.tick(ready, request)
+        self.unit_cycles["memory"][self.memory.cause] += 1
+        if self.queries is not None:
+            self.queries.tick(bool(self.query_ready[cycle]) if cycle < len(self.query_ready) else True, query)
 
     def _step_issue(self, picked: tuple[int, bool] | None, product: ScoreBeat | None) -> None:
         if product is not None:
@@ -247,7 +318,7 @@ class SteppedAttention:
         self.left_in_head[head] -= 1
         loads = self.left_in_head[head] == 0 and self.next_loaded < self.group.heads
         if loads:
-            self.requests.append(("key", self.next_loaded, -1))
+            self.requests.extend((kind, self.next_loaded, -1) for kind in self.key_requests)
         if self.gathers:
             self.requests.append(("value", head, -1))
         elif loads:

@@ -36,8 +36,13 @@ class IdealMemory:
         self.bytes_asked = 0
 
     @property
-    def idle(self) -> bool:
+    def accepts(self) -> bool:
         """Whether a request can be picked in this cycle."""
+        return not self.beat_words
+
+    @property
+    def drained(self) -> bool:
+        """Whether everything that was asked for has been served."""
         return not self.beat_words
 
     def tick(self, ready: bool, picked: Request | None) -> None:

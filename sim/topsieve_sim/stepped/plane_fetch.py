@@ -333,26 +333,37 @@ class PlaneFetchLog:
     outputs: list[FetchBeat] = field(default_factory=list)
 
 
-class _Answers:
-    """The memory: in order, `delays[b]` and `gaps[w]` as in `topsieve_sim.timing.plane_fetch.MemoryTimes`."""
+class Answers:
+    """The memory: in order, `delays[b]` and `gaps[w]` as in `topsieve_sim.timing.plane_fetch.MemoryTimes`, 0 beyond their
+    ends; `latency_cycles` is added to every delay."""
 
-    def __init__(self, shape: PlaneFetchShape, memory: Memory, delays: Sequence[int], gaps: Sequence[int]) -> None:
+    def __init__(
+        self,
+        shape: PlaneFetchShape,
+        memory: Memory,
+        delays: Sequence[int],
+        gaps: Sequence[int],
+        latency_cycles: int = 0,
+    ) -> None:
         self.shape, self.memory, self.delays, self.gaps = shape, memory, delays, gaps
+        self.latency_cycles = latency_cycles
         self.waiting: deque[tuple[int, int, bool]] = deque()  # earliest cycle, address, last of burst
         self.bursts = 0
         self.served = 0
         self.free = 0
 
     def ask(self, cycle: int, burst: Burst) -> None:
+        delay = self.delays[self.bursts] if self.bursts < len(self.delays) else 0
+        first = cycle + 1 + self.latency_cycles + delay
         for n in range(burst.words):
             address = burst.address + n * self.shape.data_bytes
-            self.waiting.append((cycle + 1 + self.delays[self.bursts] if n == 0 else 0, address, n + 1 == burst.words))
+            self.waiting.append((first if n == 0 else 0, address, n + 1 == burst.words))
         self.bursts += 1
 
     def answer(self, cycle: int) -> tuple[int, int, bool] | None:
         if not self.waiting:
             return None
-        gap = self.gaps[self.served] if self.served else 0
+        gap = self.gaps[self.served] if 0 < self.served < len(self.gaps) else 0
         earliest, address, last = self.waiting[0]
         if cycle < max(earliest, self.free + gap):
             return None
@@ -384,7 +395,7 @@ def run_plane_fetch(
         `limit_cycles` passed before.
     """
     log = PlaneFetchLog()
-    answers = _Answers(unit.shape, memory, delays, gaps)
+    answers = Answers(unit.shape, memory, delays, gaps)
     for cycle in range(limit_cycles):
         all_taken = len(log.command_cycles) == len(commands) and len(log.index_cycles) == len(indices)
         if all_taken and len(log.outputs) >= expected_beats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from topsieve_sim.arch.config import AcceleratorConfig
 from topsieve_sim.errors import InputError
+from topsieve_sim.golden.accelerator_latency import KeyValuePlane, QueryPlane, key_value_fetch_shape, query_fetch_shape
 from topsieve_sim.golden.attention_latency import AttentionLatencies, attention_latencies
 from topsieve_sim.timing.accounting import (
     BYTE_KIND_NAMES,
@@ -20,7 +22,19 @@ from topsieve_sim.timing.accounting import (
     UNIT_NAMES,
     UNITS,
 )
-from topsieve_sim.timing.attention_kernel import EVENTS, group_times
+from topsieve_sim.timing.attention_kernel import EVENTS, NOWHERE, GroupAddresses, group_times
+from topsieve_sim.timing.memory_port import (
+    NO_CYCLES,
+    NO_STALLS,
+    MemoryPort,
+    fetcher_port,
+    ideal_port,
+    no_port,
+    restart,
+    row_room,
+    total_room,
+)
+from topsieve_sim.timing.operand_layout import OperandLayout, packed_layout
 
 __all__ = [
     "BYTE_KIND_NAMES",
@@ -28,11 +42,12 @@ __all__ = [
     "UNIT_NAMES",
     "AttentionGroup",
     "AttentionTimes",
+    "PortStalls",
     "attention_events",
     "attention_times",
+    "group_ports",
+    "run_group",
 ]
-
-NO_STALLS = np.zeros(0, np.bool_)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +68,9 @@ class AttentionGroup:
     row_keys : keys each row attends to (a prefix; causal masks), int [heads * queries]; default `keys`.
     progressive : the key planes stay until the decision; default: a second pass is possible (`key_lsb_bits` > 0 and
         enabled in the configuration).
-    query_bits, key_msb_bits, key_lsb_bits, value_bits : default to the configuration's formats.
+    query_bits, key_msb_bits, key_lsb_bits, value_bits : default to the configuration's formats, which a machine with
+        fetchers insists on.
+    layout : where the operands stand, for a machine with fetchers; default: `packed_layout`.
     """
 
     heads: int
@@ -70,6 +87,7 @@ class AttentionGroup:
     key_msb_bits: int | None = None
     key_lsb_bits: int | None = None
     value_bits: int | None = None
+    layout: OperandLayout | None = None
 
     def check(self, config: AcceleratorConfig) -> None:
         """Raise `InputError` where the machine cannot run this group."""
@@ -105,6 +123,35 @@ class AttentionGroup:
                 source="attention group",
                 field="lsb_flags",
             )
+
+        if config.memory.has_fetchers:
+            self._check_fetched(config)
+
+    def _check_fetched(self, config: AcceleratorConfig) -> None:
+        for name in ("query_bits", "key_msb_bits", "key_lsb_bits", "value_bits"):
+            value, width = getattr(self, name), getattr(config.formats, name)
+            if value not in (None, width):
+                raise InputError(
+                    "not the width of the fetcher's plane",
+                    source="attention group",
+                    field=name,
+                    value=value,
+                    allowed=str(width),
+                )
+
+    def addresses(self, config: AcceleratorConfig) -> GroupAddresses:
+        """Where the operands stand, as the compiled kernel takes it."""
+        rows = self.heads * self.queries
+        layout = self.layout or packed_layout(config, self.heads, rows, self.keys, self.head_dim)
+        fetched = self.kept < self.keys and self.queries == 1
+        return GroupAddresses(
+            layout.heads,
+            layout.row_bytes,
+            layout.query,
+            layout.tokens is not None,
+            np.zeros(0, np.int64) if layout.tokens is None else layout.tokens,
+            layout.survivor_rows(self.keys, self.kept, rows) if fetched else np.zeros((0, 0), np.int64),
+        )
 
     def _lsb_bits(self, config: AcceleratorConfig) -> int:
         return config.formats.key_lsb_bits if self.key_lsb_bits is None else self.key_lsb_bits
@@ -154,6 +201,21 @@ class AttentionTimes:
         return int(self.cycles.sum())
 
 
+class PortStalls(NamedTuple):
+    """How the memory behind a fetcher's port stalls, beside its latency.
+
+    ready : bool [cycles], in which cycles it takes an address; always beyond the end.
+    delay, gap : int64 [bursts] and [words], extra cycles before a burst's first word and before a word; 0 beyond the end.
+    """
+
+    ready: NDArray[np.bool_] = NO_STALLS
+    delay: NDArray[np.int64] = NO_CYCLES
+    gap: NDArray[np.int64] = NO_CYCLES
+
+
+NEVER_STALLS = PortStalls()
+
+
 def attention_times(
     config: AcceleratorConfig,
     groups: Sequence[AttentionGroup],
@@ -164,7 +226,7 @@ def attention_times(
     """Times of `groups`, each started on an empty machine (a group starts when the one before it has ended).
 
     `memory_ready` and `output_ready` (bool [cycles]) stall the memory and the output; both are always ready beyond
-    their pattern's end.
+    their pattern's end. With fetchers, the memory that stalls is that of keys and values, and it stalls addresses.
 
     Raises
     ------
@@ -189,6 +251,100 @@ def attention_events(
     return _run(config, [group], memory_ready, output_ready, record=True)
 
 
+def group_ports(
+    config: AcceleratorConfig,
+    group: AttentionGroup,
+    operands: PortStalls = NEVER_STALLS,
+    queries: PortStalls = NEVER_STALLS,
+) -> tuple[MemoryPort, MemoryPort]:
+    """Fresh ports of `config` with room for `group`: of keys and values, and of queries."""
+    latency = config.memory.latency_cycles
+    if not config.memory.has_fetchers:
+        return ideal_port(config.memory.bytes_per_cycle, latency, operands.ready), no_port()
+    shape = key_value_fetch_shape(config)
+    rows = group.heads * group.queries
+    fetched = group.kept < group.keys and group.queries == 1
+    requests = [
+        (KeyValuePlane.KEY_MSB, group.heads, group.keys),
+        (KeyValuePlane.KEY_LSB, group.heads, group.keys),
+        (KeyValuePlane.VALUE, group.heads, group.kept if fetched else group.keys),
+    ]
+    room = total_room([row_room(shape, count, keys, group.head_dim, plane) for plane, count, keys in requests])
+    query_shape = query_fetch_shape(config)
+    started = rows + int(np.broadcast_to(group.lsb_flags, rows).sum())
+    query_room = row_room(query_shape, started, 1, group.head_dim, QueryPlane.QUERY)
+    return (
+        fetcher_port(shape, room, latency, operands.ready, operands.delay, operands.gap),
+        fetcher_port(query_shape, query_room, latency, queries.ready, queries.delay, queries.gap),
+    )
+
+
+def run_group(
+    config: AcceleratorConfig,
+    group: AttentionGroup,
+    port: MemoryPort,
+    query_port: MemoryPort,
+    *,
+    output_ready: NDArray[np.bool_] = NO_STALLS,
+) -> tuple[AttentionTimes, NDArray[np.int64]]:
+    """`attention_events` with ports of one's own, which hold what crossed them afterwards.
+
+    `port.picked` has the cycle of each request; `port.state` and `port.plan` of a fetcher have every event and every burst.
+
+    Raises
+    ------
+    InputError
+        the group does not fit the machine.
+    """
+    group.check(config)
+    flags = np.broadcast_to(group.lsb_flags, group.heads * group.queries)
+    events = np.zeros((flags.size + int(flags.sum()), EVENTS), np.int64)
+    return _run_on_ports(config, group, port, query_port, output_ready, events), events
+
+
+class _Rows(NamedTuple):
+    """Keys, LSB flag, selection and flush cycles of each row."""
+
+    keys: NDArray[np.int64]
+    lsb_flags: NDArray[np.bool_]
+    select_cycles: NDArray[np.int64]
+    flush_cycles: NDArray[np.int64]
+
+
+def _rows_of(groups: Sequence[AttentionGroup], offsets: NDArray[np.int64]) -> _Rows:
+    """The rows of all groups; those of group g begin at `offsets[g]`."""
+    total = int(offsets[-1])
+    rows = _Rows(
+        np.empty(total, np.int64), np.empty(total, np.bool_), np.empty(total, np.int64), np.empty(total, np.int64)
+    )
+    for g, group in enumerate(groups):
+        part = slice(offsets[g], offsets[g + 1])
+        rows.keys[part] = group.keys if group.row_keys is None else group.row_keys
+        rows.lsb_flags[part] = group.lsb_flags
+        rows.select_cycles[part] = group.select_cycles
+        rows.flush_cycles[part] = group.flush_cycles
+    return rows
+
+
+def _run_on_ports(
+    config: AcceleratorConfig,
+    group: AttentionGroup,
+    port: MemoryPort,
+    query_port: MemoryPort,
+    output_ready: NDArray[np.bool_],
+    events: NDArray[np.int64],
+) -> AttentionTimes:
+    table = np.zeros((1, UNITS, CAUSES), np.int64)
+    sizes = np.zeros((1, BYTE_KINDS), np.int64)
+    places = group.addresses(config) if config.memory.has_fetchers else NOWHERE
+    shape = np.array(group.shape(config), np.int64)
+    rows = _rows_of([group], np.array([0, group.heads * group.queries]))
+    cycles = _one_group_times(
+        attention_latencies(config), shape, rows, port, query_port, places, output_ready, table[0], sizes[0], events
+    )
+    return AttentionTimes(cycles=np.array([cycles]), unit_cycles=table, dram_bytes=sizes)
+
+
 def _run(
     config: AcceleratorConfig,
     groups: Sequence[AttentionGroup],
@@ -196,30 +352,60 @@ def _run(
     output_ready: NDArray[np.bool_],
     record: bool,
 ) -> tuple[AttentionTimes, NDArray[np.int64]]:
-    offsets = np.zeros(len(groups) + 1, np.int64)
-    for g, group in enumerate(groups):
+    for group in groups:
         group.check(config)
-        offsets[g + 1] = offsets[g] + group.heads * group.queries
-    rows = int(offsets[-1])
-    row_keys = np.empty(rows, np.int64)
-    lsb_flags = np.empty(rows, np.bool_)
-    select_cycles = np.empty(rows, np.int64)
-    flush_cycles = np.empty(rows, np.int64)
-    for g, group in enumerate(groups):
-        part = slice(offsets[g], offsets[g + 1])
-        row_keys[part] = group.keys if group.row_keys is None else group.row_keys
-        lsb_flags[part] = group.lsb_flags
-        select_cycles[part] = group.select_cycles
-        flush_cycles[part] = group.flush_cycles
+    offsets = np.zeros(len(groups) + 1, np.int64)
+    offsets[1:] = np.cumsum([group.heads * group.queries for group in groups], dtype=np.int64)
     shapes = np.array([group.shape(config) for group in groups], np.int64).reshape(len(groups), 13)
+    rows = _rows_of(groups, offsets)
     tables = np.zeros((len(groups), UNITS, CAUSES), np.int64)
     sizes = np.zeros((len(groups), BYTE_KINDS), np.int64)
-    events = np.zeros((rows + int(lsb_flags.sum()) if record else 0, EVENTS), np.int64)
+    events = np.zeros((int(offsets[-1] + rows.lsb_flags.sum()) if record else 0, EVENTS), np.int64)
+    if config.memory.has_fetchers:
+        parts = [
+            _run_on_ports(config, group, *group_ports(config, group, PortStalls(memory_ready)), output_ready, events)
+            for group in groups
+        ]
+        cycles = np.array([part.cycles[0] for part in parts], np.int64)
+        for g, part in enumerate(parts):
+            tables[g], sizes[g] = part.unit_cycles[0], part.dram_bytes[0]
+        return AttentionTimes(cycles=cycles, unit_cycles=tables, dram_bytes=sizes), events
+    port = ideal_port(config.memory.bytes_per_cycle, config.memory.latency_cycles, memory_ready)
     cycles = _many_group_times(
-        attention_latencies(config), shapes, offsets, row_keys, lsb_flags, select_cycles, flush_cycles, memory_ready, output_ready,
-        tables, sizes, events,
-    )  # fmt: skip
+        attention_latencies(config),
+        shapes,
+        offsets,
+        rows,
+        port,
+        no_port(),
+        NOWHERE,
+        output_ready,
+        tables,
+        sizes,
+        events,
+    )
     return AttentionTimes(cycles=cycles, unit_cycles=tables, dram_bytes=sizes), events
+
+
+@njit(cache=True)
+def _one_group_times(
+    machine: AttentionLatencies,
+    shape: NDArray[np.int64],
+    rows: _Rows,
+    port: MemoryPort,
+    query_port: MemoryPort,
+    places: GroupAddresses,
+    output_ready: NDArray[np.bool_],
+    table: NDArray[np.int64],
+    size: NDArray[np.int64],
+    events: NDArray[np.int64],
+) -> int:
+    """`group_times` of one group; `shape` is the line of its scalar arguments."""
+    return group_times(
+        machine, shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], shape[6], shape[7], shape[8], shape[9],
+        shape[10], shape[11], shape[12] != 0, rows.keys, rows.lsb_flags, rows.select_cycles, rows.flush_cycles, port, query_port, places,
+        output_ready, table, size, events,
+    )  # fmt: skip
 
 
 @njit(cache=True)
@@ -227,25 +413,24 @@ def _many_group_times(
     machine: AttentionLatencies,
     shapes: NDArray[np.int64],
     row_offset: NDArray[np.int64],
-    row_keys: NDArray[np.int64],
-    lsb_flags: NDArray[np.bool_],
-    select_cycles: NDArray[np.int64],
-    flush_cycles: NDArray[np.int64],
-    memory_ready: NDArray[np.bool_],
+    rows: _Rows,
+    port: MemoryPort,
+    query_port: MemoryPort,
+    places: GroupAddresses,
     output_ready: NDArray[np.bool_],
     tables: NDArray[np.int64],
     sizes: NDArray[np.int64],
     events: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """`group_times` of every group, each from its own cycle 0; `shapes` has one line of the scalar arguments each."""
+    """`group_times` of every group on ideal ports, each from its own cycle 0."""
     groups = shapes.shape[0]
     cycles = np.zeros(groups, np.int64)
     for g in range(groups):
-        shape = shapes[g]
         a, b = row_offset[g], row_offset[g + 1]
-        cycles[g] = group_times(
-            machine, shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], shape[6], shape[7], shape[8],
-            shape[9], shape[10], shape[11], shape[12] != 0, row_keys[a:b], lsb_flags[a:b], select_cycles[a:b], flush_cycles[a:b],
-            memory_ready, output_ready, tables[g], sizes[g], events,
-        )  # fmt: skip
+        restart(port)
+        restart(query_port)
+        mine = _Rows(rows.keys[a:b], rows.lsb_flags[a:b], rows.select_cycles[a:b], rows.flush_cycles[a:b])
+        cycles[g] = _one_group_times(
+            machine, shapes[g], mine, port, query_port, places, output_ready, tables[g], sizes[g], events
+        )
     return cycles

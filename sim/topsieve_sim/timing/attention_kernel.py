@@ -6,6 +6,8 @@ of the same row and on events of rows started before it, never on a later one, s
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -30,7 +32,7 @@ from topsieve_sim.timing.accounting import (
     WEIGHTED_SUM,
     account,
 )
-from topsieve_sim.timing.memory import fetch_rows
+from topsieve_sim.timing.memory_port import CURSOR, FETCHER, IDEAL, REQUESTS, SERVED, MemoryPort, request
 from topsieve_sim.timing.pipeline import next_ready
 
 # Recorded events of a started row, see `docs/attention-unit.md`, section "Events".
@@ -63,25 +65,72 @@ def _ring(depth: int) -> NDArray[np.int64]:
     return np.full(size, -1, np.int64)
 
 
+class GroupAddresses(NamedTuple):
+    """Where a group's operands stand, for fetchers; empty arrays where nobody looks at them.
+
+    head : int64 [3, heads], byte address of each head's MSB plane, LSB plane, values.
+    stride : int64 [3], distances of their rows in bytes.
+    query : int64 [rows], byte address of each row's query.
+    gather : keys and values are gathered by `tokens`.
+    tokens : int64 [keys], memory row of each key.
+    survivors : int64 [rows, kept], memory rows of the values that are fetched for a row (decoding with selection).
+    """
+
+    head: NDArray[np.int64]
+    stride: NDArray[np.int64]
+    query: NDArray[np.int64]
+    gather: bool
+    tokens: NDArray[np.int64]
+    survivors: NDArray[np.int64]
+
+
+NOWHERE = GroupAddresses(
+    np.zeros((3, 0), np.int64),
+    np.zeros(3, np.int64),
+    np.zeros(0, np.int64),
+    False,
+    np.zeros(0, np.int64),
+    np.zeros((0, 0), np.int64),
+)
+
+
 @njit(cache=True)
 def _request(
-    machine: AttentionLatencies,
-    picked: int,
-    free: int,
+    port: MemoryPort,
+    places: GroupAddresses,
+    offered: int,
+    lanes: int,
+    kind: int,
+    head: int,
+    survivors_of: int,
     rows: int,
+    head_dim: int,
     row_bits: int,
-    ready: NDArray[np.bool_],
     arrival: NDArray[np.int64],
     table: NDArray[np.int64],
     size: NDArray[np.int64],
-    kind: int,
 ) -> int:
-    """One request to the memory, picked in cycle `picked` >= `free`; the cycle in which the memory is free again."""
-    ended, words, amount = fetch_rows(
-        picked, rows, row_bits, machine.lanes, machine.memory_bytes_per_cycle, machine.memory_latency, ready, arrival
+    """One request of plane `kind` of `head`, offered from cycle `offered` on; the cycle in which it is picked.
+
+    `survivors_of` >= 0: the values of that row's survivors alone.
+    """
+    base, stride, gather, indices = 0, 0, False, places.tokens
+    if port.kind == FETCHER:
+        base, stride = places.head[kind, head], places.stride[kind]
+        gather = places.gather
+        if survivors_of >= 0:
+            gather = True
+            indices = places.survivors[survivors_of, :rows]
+    number = port.at[REQUESTS]
+    if number < port.asked.shape[0]:
+        port.asked[number, 0] = kind
+        port.asked[number, 1] = head
+        port.asked[number, 2] = survivors_of
+    picked, amount = request(
+        port, offered, rows, head_dim, row_bits, lanes, kind, base, stride, gather, indices, arrival, table
     )
     size[kind] += amount
-    return int(account(table, MEMORY, free, picked + 1, ended - words, ended - words, words))
+    return picked
 
 
 @njit(cache=True)
@@ -104,7 +153,9 @@ def group_times(
     lsb_flags: NDArray[np.bool_],
     select_cycles: NDArray[np.int64],
     flush_cycles: NDArray[np.int64],
-    memory_ready: NDArray[np.bool_],
+    port: MemoryPort,
+    query_port: MemoryPort,
+    places: GroupAddresses,
     output_ready: NDArray[np.bool_],
     table: NDArray[np.int64],
     size: NDArray[np.int64],
@@ -113,7 +164,8 @@ def group_times(
     """Cycles of one group that starts in cycle 0; adds to `table` [UNITS, CAUSES] and `size` [BYTE_KINDS].
 
     `row_keys`, `lsb_flags`, `select_cycles` and `flush_cycles` are per row (head-major). `events` is [0, EVENTS] or has one line for
-    each started row (rows plus rows with an LSB flag).
+    each started row (rows plus rows with an LSB flag). `port` brings keys and values. `query_port` brings queries; with an
+    ideal one they are there at once. `places` is for fetchers.
     """
     lanes = machine.lanes
     banks = machine.banks
@@ -155,31 +207,39 @@ def group_times(
     again_head = 0
     again_tail = 0
 
-    memory_free = 0
+    # Whole keys at once are two planes for a fetcher; the ideal memory holds them as one.
+    two_planes = not progressive and key_lsb_bits > 0 and port.kind != IDEAL
+    fetched_queries = query_port.kind != IDEAL
+    query_arrival = np.full(1, -1, np.int64)
+    no_table = np.zeros((0, 0), np.int64)
     next_loaded = 0
     key_row_bits = head_dim * key_msb_bits
     lsb_row_bits = head_dim * key_lsb_bits
     value_row_bits = head_dim * value_bits
     for bank in range(min(banks, heads)):
         head_bank[bank] = bank
-        key_picked[bank] = memory_free
-        picked = memory_free
-        memory_free = _request(
-            machine, picked, memory_free, keys, key_row_bits, memory_ready, key_arrival[bank], table, size, KEY_MSB
+        key_picked[bank] = _request(
+            port, places, 0, lanes, KEY_MSB, bank, -1, keys, head_dim, key_row_bits, key_arrival[bank], table, size
         )
+        if two_planes:
+            _request(
+                port, places, 0, lanes, KEY_LSB, bank, -1, keys, head_dim, lsb_row_bits, lsb_arrival[bank], table, size
+            )
         if not gather:
-            picked = memory_free
-            memory_free = _request(
-                machine,
-                picked,
-                memory_free,
+            _request(
+                port,
+                places,
+                0,
+                lanes,
+                VALUE,
+                bank,
+                -1,
                 keys,
+                head_dim,
                 value_row_bits,
-                memory_ready,
                 value_arrival[bank],
                 table,
                 size,
-                VALUE,
             )
         next_loaded += 1
 
@@ -211,7 +271,7 @@ def group_times(
         repeat_at = again_at[again_head] if again_head < again_tail else NEVER
         fresh_at = key_picked[next_row // queries] + 1 if next_row < rows else NEVER
         pick = int(max(max(picked_last, issue_ring[started % machine.issue_rows]) + 1, min(repeat_at, fresh_at)))
-        picked_last = pick
+        # A command holds what it offers, so the choice falls when the row's query can first be asked for.
         second = repeat_at <= pick
         if second:
             row = int(again[again_head])
@@ -225,16 +285,24 @@ def group_times(
         count = (size_in_keys + lanes - 1) // lanes
         slot = started % machine.row_slots
         dropped = (not second) and lsb_flags[row]
-        if not second:
+        if fetched_queries:
+            query_at = places.query[row] if query_port.kind == FETCHER else 0
+            pick, amount = request(
+                query_port, pick, 1, head_dim, head_dim * query_bits, 1, 0, query_at, 0, False, places.tokens,
+                query_arrival, no_table,
+            )  # fmt: skip
+            size[QUERY] += amount
+        elif not second:
             size[QUERY] += (head_dim * query_bits + 7) // 8
+        picked_last = pick
 
         # Scores: one beat each interval, into the row buffer.
         earliest = max(pick + 1, product_free)
         first_product = earliest
         product = earliest
         for i in range(count):
-            data_at = key_arrival[bank, i] + 1
-            if second:
+            data_at = max(key_arrival[bank, i], query_arrival[0]) + 1
+            if second or two_planes:
                 data_at = max(data_at, lsb_arrival[bank, i] + 1)
             credit_at = product_ring[(products - machine.dot_product_depth) & product_mask] + 1
             product = int(max(earliest, max(data_at, credit_at)))
@@ -277,19 +345,10 @@ def group_times(
             again_tail += 1
             if not lsb_fetched[head]:
                 lsb_fetched[head] = True
-                picked = max(memory_free, decided)
-                memory_free = _request(
-                    machine,
-                    picked,
-                    memory_free,
-                    keys,
-                    lsb_row_bits,
-                    memory_ready,
-                    lsb_arrival[bank],
-                    table,
-                    size,
-                    KEY_LSB,
-                )
+                _request(
+                    port, places, decided, lanes, KEY_LSB, head, -1, keys, head_dim, lsb_row_bits, lsb_arrival[bank],
+                    table, size,
+                )  # fmt: skip
             if events.shape[0] > 0:
                 events[started, :] = -1
                 events[started, ROW] = row
@@ -362,28 +421,22 @@ def group_times(
         # The key bank of a finished head takes the next head, then the value rows follow.
         if head_done and next_loaded < heads:
             head_bank[next_loaded] = bank
-            picked = max(memory_free, released)
-            key_picked[next_loaded] = picked
-            memory_free = _request(
-                machine, picked, memory_free, keys, key_row_bits, memory_ready, key_arrival[bank], table, size, KEY_MSB
-            )
+            key_picked[next_loaded] = _request(
+                port, places, released, lanes, KEY_MSB, next_loaded, -1, keys, head_dim, key_row_bits,
+                key_arrival[bank], table, size,
+            )  # fmt: skip
+            if two_planes:
+                _request(
+                    port, places, released, lanes, KEY_LSB, next_loaded, -1, keys, head_dim, lsb_row_bits,
+                    lsb_arrival[bank], table, size,
+                )  # fmt: skip
         value_bank = bank
         if gather:
             value_bank = final
-            asked = max(filtered, value_ring[final])
-            picked = max(memory_free, asked)
-            memory_free = _request(
-                machine,
-                picked,
-                memory_free,
-                min(kept, size_in_keys),
-                value_row_bits,
-                memory_ready,
-                value_arrival[final],
-                table,
-                size,
-                VALUE,
-            )
+            _request(
+                port, places, max(filtered, value_ring[final]), lanes, VALUE, head, row, min(kept, size_in_keys), head_dim,
+                value_row_bits, value_arrival[final], table, size,
+            )  # fmt: skip
 
         # Weighted sum: the first beat of a row needs a free output row.
         output_at = output_ring[finals % machine.output_rows] + 1
@@ -424,19 +477,10 @@ def group_times(
 
         if head_done and next_loaded < heads:
             if not gather:
-                picked = max(memory_free, weighted_last + weighted_interval)
-                memory_free = _request(
-                    machine,
-                    picked,
-                    memory_free,
-                    keys,
-                    value_row_bits,
-                    memory_ready,
-                    value_arrival[bank],
-                    table,
-                    size,
-                    VALUE,
-                )
+                _request(
+                    port, places, weighted_last + weighted_interval, lanes, VALUE, next_loaded, -1, keys, head_dim,
+                    value_row_bits, value_arrival[bank], table, size,
+                )  # fmt: skip
             next_loaded += 1
 
         if events.shape[0] > 0:
@@ -456,12 +500,12 @@ def group_times(
         started += 1
 
     # A row may need less than its head's keys and values; the memory finishes what was asked of it.
-    end = max(left_last + 1, memory_free)
-    table[MEMORY, DONE] += end - memory_free
+    end = max(left_last + 1, port.at[SERVED])
+    table[MEMORY, DONE] += end - port.at[CURSOR]
     table[DOT_PRODUCT, DONE] += end - product_cursor
     table[SOFTMAX_FILL, DONE] += end - fill_cursor
     table[EXPONENTIAL, DONE] += end - exponential_cursor
     table[NORMALISE, DONE] += end - normalise_cursor
     table[TOPK, DONE] += end - topk_cursor
     table[WEIGHTED_SUM, DONE] += end - weighted_cursor
-    return end
+    return int(end)

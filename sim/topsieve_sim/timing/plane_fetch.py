@@ -113,7 +113,7 @@ class FetchState(NamedTuple):
     _COMMANDS,
     _ROW,
     _RUN,
-    _BURST,
+    BURSTS,
     _WORD,
     _USED,
     _STEP,
@@ -270,7 +270,7 @@ def _leave(
     at[_LEAVE] = max(closed, at[_ISSUE])
     at[_ISSUE] = at[_LEAVE]
     for _ in range(plan.run_bursts[at[_RUN]]):
-        burst, word = at[_BURST], at[_WORD]
+        burst, word = at[BURSTS], at[_WORD]
         length = plan.burst_words[burst]
         issue = at[_ISSUE] + 1
         if burst > 0:
@@ -307,7 +307,7 @@ def _leave(
                 at[_GONE] += 1
             word += 1
         state.answered[burst] = state.data[word - 1]
-        at[_BURST] += 1
+        at[BURSTS] += 1
         at[_WORD] = word
     at[_RUN] += 1
 
