@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from topsieve_sim.trace import load_workload
-from topsieve_sim.trace.ops import HeadSum, TopK, TopKScope
+from topsieve_sim.trace.ops import HeadSum, ProbabilityValue, QueryKey, TopK, TopKScope
+from topsieve_sim.validation.benchmarks import (
+    BERT_TOKEN_RATIO,
+    ENERGY_SAVED,
+    HEAD_RATIO,
+    KEY_THOUSANDTHS,
+    encoder_keeps,
+    pruned_bert_trace,
+    with_scaled_keys,
+)
+from topsieve_sim.validation.figure14 import BERT_SPEED_UP, MEDIUM_SPEED_UP, geomean
+from topsieve_sim.validation.workbench import ALL_BENCHMARKS, ALL_DENSE, Workbench
 from topsieve_sim.validation.workloads import (
+    BERT_BASE,
     BERT_LARGE,
     BERT_TASK_TOKENS,
     GPT2_MEDIUM,
@@ -94,3 +109,78 @@ def test_bert_has_eleven_tasks_and_large_shape() -> None:
 def test_linear_layers_of_gpt2_medium() -> None:
     """24 layers of 12 x 1024 x 1024 weights, 32 tokens (specification `accelerator`, section 3.6)."""
     assert linear_trace(GPT2_MEDIUM, 32).macs == 24 * 12 * 1024 * 1024 * 32
+
+
+def test_thirty_benchmarks_beside_their_dense_forms() -> None:
+    assert len(ALL_BENCHMARKS) == len(ALL_DENSE) == 30
+    bench = Workbench("spatten")
+    for pruned, dense in {(ALL_BENCHMARKS[0], ALL_DENSE[0]), (ALL_BENCHMARKS[-1], ALL_DENSE[-1])}:
+        assert bench.program(pruned).trace.attention_flops < bench.program(dense).trace.attention_flops
+
+
+def test_published_ratios_give_the_published_means() -> None:
+    """Geometric means of Figure 14 (specification `accelerator`, section 3.3): 148.3 of BERT."""
+    ratios = [value for tasks in BERT_SPEED_UP.values() for value in tasks.values()]
+    assert geomean(ratios) == pytest.approx(148.3, abs=0.05)
+    assert set(MEDIUM_SPEED_UP) == set(ENERGY_SAVED["medium"])
+    # 1.9 over 30 benchmarks and 3.8 over the eight of GPT-2.
+    assert pytest.approx(1.9) == (BERT_TOKEN_RATIO**22 * 3.8**8) ** (1 / 30)
+
+
+@given(layers=st.integers(4, 48), ratio=st.floats(1.01, 1.3), power=st.sampled_from([1, 2]), share=st.floats(0.0, 0.3))
+def test_a_schedule_meets_its_ratio_and_falls(layers: int, ratio: float, power: int, share: float) -> None:
+    keeps = encoder_keeps(layers, ratio, share, power)
+    assert len(keeps) == layers
+    assert all(before >= after > 0 for before, after in itertools.pairwise(keeps))
+    assert keeps[: round(layers * share)] == (1.0,) * round(layers * share)
+    work = sum(keep**power for keep in keeps)
+    assert work == pytest.approx(layers / ratio)
+
+
+@pytest.mark.parametrize(("model", "tokens"), [(BERT_BASE, 175), (BERT_LARGE, 175)])
+def test_pruned_bert_saves_what_the_averages_leave(model: Encoder, tokens: int) -> None:
+    """On a long sentence rounding is small; on all, selections stand where counts fall."""
+    dense, pruned = bert_trace(model, tokens), pruned_bert_trace(model, tokens)
+    ratio = dense.attention_flops / pruned.attention_flops
+    # Heads fall where tokens have fallen, so their product is a bound from above, counts are rounded down.
+    assert BERT_TOKEN_RATIO < ratio < 1.05 * BERT_TOKEN_RATIO * HEAD_RATIO
+    seen = [group.query_key for group in pruned.attention_groups()]
+    for before, after in itertools.pairwise(seen):
+        cuts = {(op.scope, op.n, op.k) for op in pruned.ops if isinstance(op, TopK) and op.layer == before.layer}
+        expected = set()
+        if after.keys < before.keys:
+            expected.add((TopKScope.TOKEN, before.keys, after.keys))
+        if after.heads < before.heads:
+            expected.add((TopKScope.HEAD, before.heads, after.heads))
+        assert cuts == expected
+
+
+@pytest.mark.parametrize("data", ["wikitext103", "ptb", "1bw"])
+def test_other_sets_have_the_bytes_of_their_energy(data: str) -> None:
+    """The largest factor whose bytes do not exceed the share of Figure 14's energy; GPT-2-Medium."""
+    whole = decode_trace(MEDIUM_WIKITEXT2, "wikitext2")
+    share = ENERGY_SAVED["medium"]["wikitext2"] / ENERGY_SAVED["medium"][data]
+    factor = KEY_THOUSANDTHS["medium"][data]
+    assert with_scaled_keys(whole, factor).key_value_bytes <= share * whole.key_value_bytes
+    assert with_scaled_keys(whole, factor + 1).key_value_bytes > share * whole.key_value_bytes
+
+
+def test_other_sets_of_the_small_model_too() -> None:
+    whole = load_workload("gpt2-small-wikitext2-pruned")
+    share = ENERGY_SAVED["small"]["wikitext2"] / ENERGY_SAVED["small"]["ptb"]
+    factor = KEY_THOUSANDTHS["small"]["ptb"]
+    scaled = with_scaled_keys(whole, factor)
+    assert share * whole.key_value_bytes * 0.998 < scaled.key_value_bytes <= share * whole.key_value_bytes
+    assert [type(op) for op in scaled.ops] == [type(op) for op in whole.ops]
+    assert with_scaled_keys(whole, 1000).ops == whole.ops
+
+
+@given(thousandths=st.integers(1, 1000))
+def test_scaling_touches_pruned_layers_alone(thousandths: int) -> None:
+    whole = decode_trace(replace(MEDIUM_WIKITEXT2, heads=(2,) * 24), "any")
+    before, after = whole.ops, with_scaled_keys(whole, thousandths).ops
+    for old, new in zip(before, after, strict=True):
+        if isinstance(old, QueryKey):
+            assert new.keys == (old.keys if old.keys > 992 else max(1, old.keys * thousandths // 1000))
+        if isinstance(old, ProbabilityValue):
+            assert 1 <= new.kept <= new.keys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from topsieve_sim.arch import AcceleratorConfig, load_config
@@ -10,6 +11,7 @@ from topsieve_sim.engine import prepare, simulate
 from topsieve_sim.engine.program import Program
 from topsieve_sim.report import Report
 from topsieve_sim.trace import Trace, load_workload
+from topsieve_sim.validation.benchmarks import KEY_THOUSANDTHS, pruned_bert_trace, with_scaled_keys
 from topsieve_sim.validation.workloads import (
     BERT_BASE,
     BERT_LARGE,
@@ -52,15 +54,26 @@ _TRACES: dict[str, Callable[[], Trace]] = {
 }
 
 
-def bert(size: str, tokens: int) -> str:
-    """Name of the workload of BERT `base` or `large` over `tokens` tokens."""
-    return f"bert-{size}-{tokens}"
+def bert(size: str, tokens: int, pruned: bool = False) -> str:
+    """Name of the workload of BERT `base` or `large` over `tokens` tokens, dense or pruned as `benchmarks` assumes."""
+    return f"bert-{size}-{tokens}" + ("-pruned" if pruned else "")
 
 
-# The 22 BERT benchmarks of the paper, one a model and task.
-BERT_BENCHMARKS = tuple(bert(size, tokens) for size in ("base", "large") for tokens in BERT_TASK_TOKENS.values())
-# The 30 benchmarks; WikiText-2 stands for all four data sets of each GPT-2, the only ones with a published schedule.
-ALL_BENCHMARKS = (*BERT_BENCHMARKS, *(SMALL,) * 4, *(MEDIUM,) * 4)
+def gpt2(size: str, data: str) -> str:
+    """Name of the workload of GPT-2 `small` or `medium` on a data set of the paper."""
+    return {"small": SMALL, "medium": MEDIUM}[size] if data == "wikitext2" else f"gpt2-{size}-{data}-assumed"
+
+
+SIZES = ("base", "large")
+GPT2_SIZES, GPT2_SETS = ("small", "medium"), ("wikitext2", "wikitext103", "ptb", "1bw")
+# The 22 BERT benchmarks of the paper, one a model and task, and the same with nothing pruned.
+BERT_BENCHMARKS = tuple(bert(size, tokens, True) for size in SIZES for tokens in BERT_TASK_TOKENS.values())
+DENSE_BERT = tuple(bert(size, tokens) for size in SIZES for tokens in BERT_TASK_TOKENS.values())
+GPT2_BENCHMARKS = tuple(gpt2(size, data) for size in GPT2_SIZES for data in GPT2_SETS)
+DENSE_GPT2 = tuple({"small": SMALL_DENSE, "medium": MEDIUM_FULL}[size] for size in GPT2_SIZES for _ in GPT2_SETS)
+# The 30 benchmarks, and what each is a pruned form of.
+ALL_BENCHMARKS = (*BERT_BENCHMARKS, *GPT2_BENCHMARKS)
+ALL_DENSE = (*DENSE_BERT, *DENSE_GPT2)
 
 
 class Workbench:
@@ -114,7 +127,11 @@ class Workbench:
 def _trace(workload: str) -> Trace:
     if workload in _TRACES:
         return _TRACES[workload]()
-    kind, size, tokens = workload.split("-")
+    kind, size, what, *form = workload.split("-")
+    if kind == "gpt2":
+        whole = _TRACES[gpt2(size, "wikitext2")]()
+        return replace(with_scaled_keys(whole, KEY_THOUSANDTHS[size][what]), model=workload)
     if kind != "bert":
         raise KeyError(workload)
-    return bert_trace({"base": BERT_BASE, "large": BERT_LARGE}[size], int(tokens))
+    build = pruned_bert_trace if form else bert_trace
+    return build({"base": BERT_BASE, "large": BERT_LARGE}[size], int(what))
