@@ -6,6 +6,7 @@ from amaranth import Cat, Module, Mux, ResetInserter, Signal, signed
 from amaranth.lib import data, enum, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from topsieve_rtl.attention.core_layouts import TokenWrite
 from topsieve_rtl.attention.importance import HeadImportance, TokenImportance
 from topsieve_rtl.topk import TopKEngine, make_selector
 from topsieve_sim.arch import AcceleratorConfig
@@ -68,8 +69,8 @@ class CascadeUnit(wiring.Component):
     repeated : In(32), rows computed twice, for the report.
     probability_valid, probabilities, probability_word : a beat of probabilities and its place in the row.
     output_valid, output_elements, output_head : an output row and its query head.
-    token_write, token_position, token : Out, a strobe for each change of the live list.
-    read_position : In; read_token : Out, the live list, combinationally.
+    token_write : Out(TokenWrite), each change of the live list.
+    accumulates, prunes : Out(1), the accumulators, the engine are busy; for counters.
     live_tokens, live_heads : Out, how many are alive.
     alive : Out(heads), a bit a query head.
 
@@ -105,11 +106,9 @@ class CascadeUnit(wiring.Component):
                 "output_valid": In(1),
                 "output_elements": In(data.ArrayLayout(signed(formats.output_bits), config.max_head_dim)),
                 "output_head": In(range(heads)),
-                "token_write": Out(1),
-                "token_position": Out(range(config.capacity)),
-                "token": Out(range(config.capacity)),
-                "read_position": In(range(config.capacity)),
-                "read_token": Out(range(config.capacity)),
+                "token_write": Out(TokenWrite(config)),
+                "accumulates": Out(1),
+                "prunes": Out(1),
                 "live_tokens": Out(range(config.capacity + 1)),
                 "live_heads": Out(range(heads + 1)),
                 "alive": Out(heads),
@@ -127,6 +126,9 @@ class CascadeUnit(wiring.Component):
             taken.eq(self.command.valid & self.command.ready),
             clears.eq(taken & (command.operation == CascadeOperation.CLEAR)),
         ]
+        # A word of survivors' scores, complete or the last.
+        row = data.ArrayLayout(self.config.formats.token_importance_bits, self.config.softmax.lanes)
+        self._back, self._back_valid, self._back_word = Signal(row), Signal(), Signal(range(tokens.words))
         # Reset forgets all words at once.
         m.submodules.tokens = ResetInserter(clears)(tokens)
         m.submodules.heads = ResetInserter(clears)(heads)
@@ -156,6 +158,12 @@ class CascadeUnit(wiring.Component):
         with m.If(state == _State.FINISH):
             m.d.sync += state.eq(_State.IDLE)
 
+        added = self.probability_valid | self._back_valid
+        left = (tokens.o.valid & tokens.o.ready) | (heads.o.valid & heads.o.ready)
+        m.d.comb += [
+            self.accumulates.eq(added | left),
+            self.prunes.eq((state == _State.PRUNE_TOKENS) | (state == _State.PRUNE_HEADS) | (state == _State.FINISH)),
+        ]
         self._accumulate(m, state, reads, last_head)
         self._load(m, state, reads, wanted)
         self._serialise(m, state, wanted, last_head)
@@ -165,18 +173,17 @@ class CascadeUnit(wiring.Component):
     def _live_list(self, m: Module, state: Signal) -> None:
         """The tokens by position; `_place` walks over it in a reset and in a report."""
         m.submodules.live = live = memory.Memory(shape=range(self.config.capacity), depth=self.config.capacity, init=[])
-        writer, walker, reader = live.write_port(), live.read_port(domain="comb"), live.read_port(domain="comb")
+        writer, walker = live.write_port(), live.read_port(domain="comb")
         self._place = place = Signal(range(self.config.capacity + 1))
         self._walk, self._walked = walker.addr, walker.data
         m.d.comb += [
-            reader.addr.eq(self.read_position),
-            self.read_token.eq(reader.data),
-            writer.en.eq(self.token_write),
-            writer.addr.eq(self.token_position),
-            writer.data.eq(self.token),
+            writer.en.eq(self.token_write.valid),
+            writer.addr.eq(self.token_write.position),
+            writer.data.eq(self.token_write.token),
         ]
+        write = self.token_write
         with m.If(state == _State.RESET):
-            m.d.comb += [self.token_write.eq(1), self.token_position.eq(place), self.token.eq(place)]
+            m.d.comb += [write.valid.eq(1), write.position.eq(place), write.token.eq(place)]
             m.d.sync += place.eq(place + 1)
             with m.If(place + 1 == self.live_tokens):
                 m.d.sync += state.eq(_State.IDLE)
@@ -185,9 +192,6 @@ class CascadeUnit(wiring.Component):
         """What enters the accumulators: taps, readouts, and the scores of survivors."""
         lanes = self.config.softmax.lanes
         tokens, heads = self.tokens.i, self.heads.i
-        # A word of survivors' scores, complete or the last.
-        self._back = Signal(data.ArrayLayout(self.config.formats.token_importance_bits, lanes))
-        self._back_valid, self._back_word = Signal(), Signal(range(self.tokens.words))
         reads_tokens, reads_heads = Signal(), Signal()
         reports = state == _State.REPORT_HEADER
         m.d.comb += [
@@ -301,9 +305,9 @@ class CascadeUnit(wiring.Component):
             with m.If(state == _State.PRUNE_TOKENS):
                 m.d.comb += [
                     self._walk.eq(element.index),
-                    self.token_write.eq(1),
-                    self.token_position.eq(position),
-                    self.token.eq(self._walked),
+                    self.token_write.valid.eq(1),
+                    self.token_write.position.eq(position),
+                    self.token_write.token.eq(self._walked),
                 ]
                 with m.If(lane == 0):
                     m.d.sync += self._back.eq(0)
