@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from topsieve_sim.arch.config import AcceleratorConfig
+from topsieve_sim.arch.config import AcceleratorConfig, MemoryModel
 from topsieve_sim.golden.accelerator_latency import ISSUE_ROWS_AXI
 from topsieve_sim.golden.topk_latency import LOAD_TO_COMMAND, filter_stages
 
@@ -19,6 +19,8 @@ IMPORTANCE_UPDATE = 3
 IMPORTANCE_READOUT = 2
 # Rows chosen but not finished by the dot-product array: the running one and the next, whose query is there at once.
 ISSUE_ROWS = 2
+# With request ports before a DRAM: enough rows that a query comes from memory before its row's turn.
+ISSUE_ROWS_DRAM = 8
 # From a survivor beat's handshake to the cycle in which the survivor bank can deliver it: write, read.
 SURVIVOR_READ = 2
 # Finished output rows the weighted-sum array can hold.
@@ -33,6 +35,9 @@ def tree_levels(inputs: int) -> int:
 def beats(elements: int, lanes: int) -> int:
     """Beats that carry `elements` elements, `lanes` a beat."""
     return -(-elements // lanes)
+
+
+_ISSUE_ROWS = {MemoryModel.IDEAL: ISSUE_ROWS, MemoryModel.AXI: ISSUE_ROWS_AXI, MemoryModel.DRAM: ISSUE_ROWS_DRAM}
 
 
 class AttentionLatencies(NamedTuple):
@@ -83,7 +88,7 @@ def attention_latencies(config: AcceleratorConfig) -> AttentionLatencies:
     return AttentionLatencies(
         lanes=lanes,
         banks=banks,
-        issue_rows=ISSUE_ROWS_AXI if config.memory.has_fetchers else ISSUE_ROWS,
+        issue_rows=_ISSUE_ROWS[config.memory.model],
         score_beats=row_beats,
         exponential_beats=row_beats,
         # Rows of a single beat must not wait for the latency of the rows before them.
