@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def test_no_two_rows_share_a_byte(case):
             for address in plane.addresses(head, np.arange(tokens)).tolist():
                 intervals.append((address, address + getattr(rows, name)))
     intervals.sort()
-    assert all(end <= start for (_, end), (start, _) in zip(intervals, intervals[1:], strict=False))
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(intervals))
 
 
 @given(st.integers(1, 200), st.lists(st.integers(0, 60), min_size=1, max_size=40, unique=True), st.integers(1, 8))
