@@ -1,6 +1,30 @@
-"""The way to memory: the plane fetcher and its AXI4 read port."""
+"""The way to memory: the plane fetcher, and the AXI4 read and write ports."""
 
-from topsieve_rtl.memory.axi import ReadAddress, ReadData, connect_read_port, read_port_members
+from topsieve_rtl.memory.axi import (
+    BurstAddress,
+    ReadAddress,
+    ReadData,
+    WriteAddress,
+    WriteData,
+    WriteResponse,
+    connect_read_port,
+    connect_write_port,
+    read_port_members,
+    write_port_members,
+)
 from topsieve_rtl.memory.plane_fetcher import AxiPlaneFetcher, PlaneFetcher
 
-__all__ = ["AxiPlaneFetcher", "PlaneFetcher", "ReadAddress", "ReadData", "connect_read_port", "read_port_members"]
+__all__ = [
+    "AxiPlaneFetcher",
+    "BurstAddress",
+    "PlaneFetcher",
+    "ReadAddress",
+    "ReadData",
+    "WriteAddress",
+    "WriteData",
+    "WriteResponse",
+    "connect_read_port",
+    "connect_write_port",
+    "read_port_members",
+    "write_port_members",
+]
