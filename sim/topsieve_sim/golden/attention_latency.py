@@ -66,8 +66,6 @@ class AttentionLatencies(NamedTuple):
     survivor_banks: int
     weighted_sum: int
     output_rows: int
-    memory_latency: int
-    memory_bytes_per_cycle: int
 
 
 def attention_latencies(config: AcceleratorConfig) -> AttentionLatencies:
@@ -110,8 +108,6 @@ def attention_latencies(config: AcceleratorConfig) -> AttentionLatencies:
         # Value word read, product, tree over the rows of a word, accumulator, rounding.
         weighted_sum=1 + 1 + tree_levels(min(lanes, weighted)) + 1 + 1,
         output_rows=OUTPUT_ROWS,
-        memory_latency=config.memory.latency_cycles,
-        memory_bytes_per_cycle=config.memory.bytes_per_cycle,
     )
 
 

@@ -68,7 +68,7 @@ class SteppedAttention:
         self.selection = Selection(config, row_scores, group.kept, self._survivor_beats)
         self.weighted = WeightedSumArray(cycles, weighted_interval, lambda row: row[0])
         self.memory: IdealMemory | FetchedMemory = IdealMemory(
-            cycles.lanes, cycles.memory_bytes_per_cycle, cycles.memory_latency
+            cycles.lanes, config.memory.bytes_per_cycle, config.memory.latency_cycles
         )
         self.queries: FetchedMemory | None = None
         self.key_requests = ["key"]
