@@ -1,9 +1,11 @@
-"""The attention core between its two plane fetchers, on a memory that answers as the contract says, stalls added."""
+"""The attention core between its two plane fetchers, clocked on a memory that answers as the contract says, stalls added."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from amaranth import Module, Value
@@ -11,75 +13,77 @@ from amaranth.hdl import Elaboratable
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
+from rtl.harness.core_cases import CoreCase, Image
 from topsieve_rtl.attention.core import AttentionCore
 from topsieve_rtl.cosim.codec import pack, unpack
 from topsieve_rtl.memory import PlaneFetcher
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.golden.accelerator_latency import key_value_fetch_shape, query_fetch_shape
-from topsieve_sim.golden.attention import AttentionOperands
+from topsieve_sim.timing.attention import NEVER_STALLS, PortStalls
 
 
 @dataclass(frozen=True)
-class CoreCase:
-    """One job: `operands` over all tokens in memory, of which `tokens` are the row, in order, if the list is live."""
+class Stalls:
+    """Of keys and values, of queries, and of the output; `ready` bool [cycles], always beyond the end."""
 
-    operands: AttentionOperands
-    tokens: list[int]
-    queries: int
-    causal: bool = False
-    progressive: bool = False
-    threshold: int = 0
-    kept: int = 0
-    live_tokens: bool = False
-    live_queries: bool = False
-    # Spare bytes between rows and heads.
-    row_gap: int = 0
-    base: int = 0
+    operands: PortStalls = NEVER_STALLS
+    queries: PortStalls = NEVER_STALLS
+    output: np.ndarray = field(default_factory=lambda: np.zeros(0, np.bool_))
 
-    @property
-    def keys(self) -> int:
-        """Length of a row."""
-        return len(self.tokens)
+    @classmethod
+    def drawn(cls, seed: int, cycles: int = 2000) -> Stalls:
+        """Each never, sometimes or mostly."""
+        generator = np.random.default_rng(seed)
 
-    @property
-    def group(self) -> int:
-        """Query heads that share a key-value head."""
-        return self.operands.query.shape[0] // self.operands.key.shape[0]
+        def ready() -> np.ndarray:
+            return generator.random(cycles) < generator.choice([1.0, 0.8, 0.3])
+
+        def pauses() -> np.ndarray:
+            return generator.integers(0, 8, cycles) * (generator.random(cycles) < generator.choice([0.0, 0.2, 0.7]))
+
+        return cls(PortStalls(ready(), pauses(), pauses()), PortStalls(ready(), pauses(), pauses()), ready())
 
 
 @dataclass
-class Memory:
-    """Bytes, and the pattern in which they are answered."""
+class PortMemory:
+    """The memory behind one port: first word `latency` cycles after the cycle that follows the address, then a word a cycle."""
 
-    data: bytearray
+    data: bytes
     latency: int
     width: int
-    generator: np.random.Generator
-    stalls: float
-    waiting: deque[tuple[int, int, int]] = field(default_factory=deque)
+    stalls: PortStalls
+    bursts: deque[tuple[int, int, int]] = field(default_factory=deque)
     place: int = 0
-    hold: int = 0
+    next_cycle: int = 0
+    words: int = 0
+    asked: list[tuple[int, int, int]] = field(default_factory=list)
 
-    def word(self, cycle: int) -> tuple[int, int] | None:
-        """The word offered on R in this cycle, and whether it is the burst's last."""
-        if not self.waiting or cycle < self.waiting[0][0] or cycle < self.hold:
-            return None
-        _, address, words = self.waiting[0]
-        begin = address + self.place * self.width
-        value = int.from_bytes(self.data[begin : begin + self.width], "little")
-        self.place += 1
-        last = self.place == words
-        if last:
-            self.waiting.popleft()
-            self.place = 0
-        if self.stalls and self.generator.random() < self.stalls:
-            self.hold = cycle + 1 + int(self.generator.integers(1, 6))
-        return value, int(last)
+    def ready(self, cycle: int) -> bool:
+        """Whether an address is taken in this cycle."""
+        return bool(self.stalls.ready[cycle]) if cycle < len(self.stalls.ready) else True
 
     def ask(self, cycle: int, address: int, words: int) -> None:
         """An address taken in `cycle`."""
-        extra = int(self.generator.integers(0, 8)) if self.stalls and self.generator.random() < self.stalls else 0
-        self.waiting.append((cycle + 1 + self.latency + extra, address, words))
+        number = len(self.asked)
+        delay = int(self.stalls.delay[number]) if number < len(self.stalls.delay) else 0
+        self.asked.append((cycle, address, words))
+        self.bursts.append((cycle + 1 + self.latency + delay, address, words))
+
+    def word(self, cycle: int) -> tuple[int, int] | None:
+        """The word on R in this cycle, and whether it is its burst's last."""
+        if not self.bursts or cycle < self.next_cycle or (self.place == 0 and cycle < self.bursts[0][0]):
+            return None
+        _, address, words = self.bursts[0]
+        begin = address + self.place * self.width
+        self.place += 1
+        self.words += 1
+        gap = int(self.stalls.gap[self.words]) if self.words < len(self.stalls.gap) else 0
+        self.next_cycle = cycle + 1 + gap
+        last = self.place == words
+        if last:
+            self.bursts.popleft()
+            self.place = 0
+        return int.from_bytes(self.data[begin : begin + self.width], "little"), int(last)
 
 
 class CoreBench(Elaboratable):
@@ -102,167 +106,145 @@ class CoreBench(Elaboratable):
         return m
 
 
-def plane_rows(values: np.ndarray, bits: int) -> list[bytes]:
-    """Rows of elements, packed from the lowest bit on, padded to whole bytes."""
-    rows = []
-    for row in values:
-        packed = 0
-        for n, value in enumerate(row):
-            packed |= (int(value) & ((1 << bits) - 1)) << (n * bits)
-        rows.append(packed.to_bytes((len(row) * bits + 7) // 8, "little"))
-    return rows
-
-
-class Image:
-    """Planes in memory, one after the other."""
-
-    def __init__(self, base: int) -> None:
-        self.data = bytearray(np.random.default_rng(1).bytes(base))
-
-    def store(self, heads: np.ndarray, bits: int, gap: int) -> tuple[int, int, int]:
-        """Address, distance of rows and distance of heads of a plane [heads, rows, elements]."""
-        address = len(self.data)
-        stride = (heads.shape[2] * bits + 7) // 8 + gap
-        for head in heads:
-            for row in plane_rows(head, bits):
-                self.data += row.ljust(stride, b"\xa5")
-        return address, stride, stride * heads.shape[1]
-
-
-def prepare(config: AcceleratorConfig, case: CoreCase) -> tuple[bytearray, dict, list[dict]]:
-    """The memory image, the job and the head writes of a case."""
-    formats, operands = config.formats, case.operands
-    image = Image(case.base)
-    lsb = formats.key_lsb_bits
-    query, query_row, query_head = image.store(operands.query, formats.query_bits, case.row_gap)
-    msb, msb_row, msb_head = image.store(operands.key >> lsb, formats.key_msb_bits, case.row_gap)
-    low, low_row, low_head = image.store(operands.key & ((1 << lsb) - 1), lsb, case.row_gap) if lsb else (0, 0, 0)
-    value, value_row, value_head = image.store(operands.value, formats.value_bits, case.row_gap)
-    image.data += bytes(256)
-    kv_heads, head_dim, lanes = operands.key.shape[0], operands.key.shape[2], config.softmax.lanes
-    job = {
-        "keys": case.keys,
-        "queries": case.queries,
-        "heads": kv_heads,
-        "group": case.group,
-        "head_dim": head_dim,
-        "kept_values": case.kept,
-        "causal": int(case.causal),
-        "progressive": int(case.progressive),
-        "live_tokens": int(case.live_tokens),
-        "live_queries": int(case.live_queries),
-        "threshold": case.threshold,
-        "query_row_bytes": query_row,
-        "key_msb_row_bytes": msb_row,
-        "key_lsb_row_bytes": low_row,
-        "value_row_bytes": value_row,
-        "query_head_bytes": query_head,
-        "product_words": config.dot_product.interval_cycles(lanes, head_dim),
-        "weighted_words": config.weighted_sum.interval_cycles(lanes, head_dim),
-    }
-    heads = [
-        {
-            "valid": 1,
-            "slot": slot,
-            "key_msb": msb + slot * msb_head,
-            "key_lsb": low + slot * low_head,
-            "value": value + slot * value_head,
-            "query": query + slot * case.group * query_head,
-        }
-        for slot in range(kv_heads)
-    ]
-    return image.data, job, heads
-
-
 @dataclass
 class CoreLog:
-    """What was seen: output rows by (head, query), rows computed twice, tapped probabilities, events and cycles."""
+    """What was seen of one job; cycles count from the one after its handshake.
+
+    outputs : elements by (query head, query). tapped : int64 [capacity], sums of the tapped probabilities.
+    commands, query_commands : cycles of the handshakes. bursts : (cycle, address, words) of each port.
+    events : for each stream inside (product, filled, decided, probability, weighted, left) and row (query head, query,
+    pass) the cycles of its beats.
+    """
 
     outputs: dict[tuple[int, int], list[int]]
-    repeated: int
-    importance: np.ndarray
-    cycles: int
-    events: dict[str, list]
+    tapped: np.ndarray
+    repeated: int = 0
+    cycles: int = 0
+    commands: list[int] = field(default_factory=list)
+    query_commands: list[int] = field(default_factory=list)
+    bursts: list[list[tuple[int, int, int]]] = field(default_factory=list)
+    started: list[tuple[int, int, int]] = field(default_factory=list)
+    events: dict[str, dict[tuple[int, int, int], list[int]]] = field(default_factory=dict)
 
 
-def run_core(
-    config: AcceleratorConfig, cases: list[CoreCase], seed: int = 0, stalls: float = 0.0, limit: int = 30_000
-) -> list[CoreLog]:
-    """Run jobs one after the other without a reset between them."""
-    bench = CoreBench(config)
-    core = bench.core
-    simulator = Simulator(bench)
-    simulator.add_clock(1e-9)
-    generator = np.random.default_rng(seed)
-    logs: list[CoreLog] = []
+class CoreRun:
+    """Jobs one after the other, without a reset between them."""
 
-    async def testbench(context) -> None:
-        for case in cases:
-            await play(context, case)
+    def __init__(self, config: AcceleratorConfig, limit_cycles: int = 30_000) -> None:
+        self.config = config
+        self.limit_cycles = limit_cycles
+        self.bench = CoreBench(config)
 
-    async def play(context, case: CoreCase) -> None:
-        image, job, heads = prepare(config, case)
-        width = config.memory.bytes_per_cycle
-        memories = [Memory(image, config.memory.latency_cycles, width, generator, stalls) for _ in range(2)]
+    def run(self, cases: Sequence[CoreCase], stalls: Sequence[Stalls]) -> list[CoreLog]:
+        """Play all; raises AssertionError where a job does not end."""
+        logs: list[CoreLog] = []
 
-        async def strobe(port, writes: list[dict]) -> None:
-            for write in writes:
-                context.set(Value.cast(port).as_unsigned(), pack(port.shape(), write))
-                await context.tick()
-            context.set(Value.cast(port).as_unsigned(), 0)
+        async def testbench(context: Any) -> None:
+            for case, pattern in zip(cases, stalls, strict=True):
+                logs.append(await self._play(context, case, pattern))
 
-        await strobe(core.head_write, heads)
-        multipliers, shifts = (np.broadcast_to(part, case.operands.query.shape[:1]) for part in case.operands.factor)
-        await strobe(
-            core.factor_write,
-            [
-                {"valid": 1, "slot": n, "multiplier": int(a), "shift": int(b)}
-                for n, (a, b) in enumerate(zip(multipliers, shifts, strict=True))
-            ],
-        )
-        await strobe(
-            core.token_write,
-            [{"valid": 1, "position": n, "token": token} for n, token in enumerate(case.tokens)],
-        )
+        simulator = Simulator(self.bench)
+        simulator.add_clock(1e-9)
+        simulator.add_testbench(testbench)
+        simulator.run()
+        return logs
+
+    async def _strobes(self, context: Any, port: Any, writes: Sequence[dict[str, int]]) -> None:
+        for write in writes:
+            context.set(Value.cast(port).as_unsigned(), pack(port.shape(), write))
+            await context.tick()
+        context.set(Value.cast(port).as_unsigned(), 0)
+
+    async def _play(self, context: Any, case: CoreCase, stalls: Stalls) -> CoreLog:
+        config, core = self.config, self.bench.core
+        image = Image(config, case)
+        memories = [
+            PortMemory(bytes(image.data), config.memory.latency_cycles, config.memory.bytes_per_cycle, pattern)
+            for pattern in (stalls.operands, stalls.queries)
+        ]
+        await self._strobes(context, core.head_write, image.heads(case))
+        factors = zip(*case.operands.factor, strict=True)
+        writes = [{"valid": 1, "slot": n, "multiplier": a, "shift": b} for n, (a, b) in enumerate(factors)]
+        await self._strobes(context, core.factor_write, writes)
+        tokens = [{"valid": 1, "position": n, "token": token} for n, token in enumerate(case.tokens)]
+        await self._strobes(context, core.token_write, tokens)
         assert context.get(core.idle)
-        context.set(Value.cast(core.job.payload).as_unsigned(), pack(core.job.payload.shape(), job))
+        context.set(Value.cast(core.job.payload).as_unsigned(), pack(core.job.payload.shape(), image.job(config, case)))
         context.set(core.job.valid, 1)
         await context.tick()
         context.set(core.job.valid, 0)
-        log = CoreLog({}, 0, np.zeros(config.capacity + config.softmax.lanes, np.int64), 0, {})
-        for cycle in range(limit):
-            for memory, fetcher in zip(memories, bench.fetchers, strict=True):
+
+        log = CoreLog({}, np.zeros(config.capacity + config.softmax.lanes, np.int64))
+        log.events = {name: {} for name in ("product", "filled", "decided", "probability", "weighted", "left")}
+        log.bursts = [memory.asked for memory in memories]
+        for cycle in range(self.limit_cycles):
+            for memory, fetcher in zip(memories, self.bench.fetchers, strict=True):
                 word = memory.word(cycle)
                 context.set(fetcher.data.valid, word is not None)
                 if word is not None:
                     context.set(fetcher.data.payload.data, word[0])
                     context.set(fetcher.data.payload.last, word[1])
-                ready = not (stalls and generator.random() < stalls)
-                context.set(fetcher.address.ready, ready)
-            output_ready = not (stalls and generator.random() < stalls)
-            context.set(core.o.ready, output_ready)
-            for memory, fetcher in zip(memories, bench.fetchers, strict=True):
-                if context.get(fetcher.address.valid) and context.get(fetcher.address.ready):
-                    address = context.get(fetcher.address.payload.address)
-                    memory.ask(cycle, address, context.get(fetcher.address.payload.words_minus_one) + 1)
-            if output_ready and context.get(core.o.valid):
-                elements, row = unpack(core.o.payload.shape(), context.get(core.o.payload.as_value()))
-                bits = (config.capacity - 1).bit_length()
-                log.outputs[row >> bits, row & ((1 << bits) - 1)] = list(elements)
-            if context.get(core.probability_tap.valid):
-                lanes = [context.get(lane) for lane in core.probability_tap.lanes]
-                first = context.get(core.probability_tap.word) * len(lanes)
-                log.importance[first : first + len(lanes)] += lanes
-            log.repeated += context.get(core.repeated)
-            if context.get(core.done):
-                log.cycles = cycle
-                logs.append(log)
-                await context.tick()
-                assert context.get(core.idle)
-                return
+                context.set(fetcher.address.ready, memory.ready(cycle))
+            context.set(core.o.ready, bool(stalls.output[cycle]) if cycle < len(stalls.output) else True)
+            for memory, fetcher in zip(memories, self.bench.fetchers, strict=True):
+                if self._crosses(context, fetcher.address):
+                    burst = fetcher.address.payload
+                    memory.ask(cycle, context.get(burst.address), context.get(burst.words_minus_one) + 1)
+            self._watch(context, cycle, log)
+            done = context.get(core.done)
             await context.tick()
-        raise AssertionError(f"not done within {limit} cycles, {len(log.outputs)} rows left the core")
+            if done:
+                log.cycles = cycle
+                assert context.get(core.idle)
+                return log
+        raise AssertionError(f"not done within {self.limit_cycles} cycles, {len(log.outputs)} rows left the core")
 
-    simulator.add_testbench(testbench)
-    simulator.run()
-    return logs
+    @staticmethod
+    def _crosses(context: Any, port: Any) -> bool:
+        return bool(context.get(port.valid) and context.get(port.ready))
+
+    def _row(self, number: int) -> tuple[int, int]:
+        """Query head and query of a row number, in the order of events."""
+        bits = (self.config.capacity - 1).bit_length()
+        head = number >> bits & ((1 << (self.config.importance.heads - 1).bit_length()) - 1)
+        return head, number & ((1 << bits) - 1)
+
+    def _watch(self, context: Any, cycle: int, log: CoreLog) -> None:
+        core = self.bench.core
+
+        def note(name: str, row: tuple[int, int], second: int) -> None:
+            log.events[name].setdefault((*row, second), []).append(cycle)
+
+        if self._crosses(context, core.fetch_command):
+            log.commands.append(cycle)
+        if self._crosses(context, core.query_command):
+            log.query_commands.append(cycle)
+        if self._crosses(context, core.product.i):
+            beat = core.product.i.payload
+            row = (*self._row(context.get(beat.row)), context.get(beat.second_pass))
+            if row not in log.events["product"]:
+                log.started.append(row)
+            note("product", row[:2], row[2])
+        if self._crosses(context, core.softmax.i):
+            beat = core.softmax.i.payload
+            note("filled", self._row(context.get(beat.row)), context.get(beat.second_pass))
+        if context.get(core.softmax.decided):
+            row = self._row(context.get(core.softmax.decision.row))
+            second = int((*row, 0) in log.events["decided"])
+            note("decided", row, second)
+            log.repeated += context.get(core.repeated)
+        # Only a row's last pass goes on.
+        if context.get(core.probability_tap.valid):
+            row = self._row(context.get(core.softmax.o.payload.row))
+            note("probability", row, int((*row, 1) in log.events["decided"]))
+            lanes = [context.get(lane) for lane in core.probability_tap.lanes]
+            first = context.get(core.probability_tap.word) * len(lanes)
+            log.tapped[first : first + len(lanes)] += lanes
+        if self._crosses(context, core.weighted.i):
+            row = self._row(context.get(core.weighted.i.payload.row))
+            note("weighted", row, int((*row, 1) in log.events["decided"]))
+        if self._crosses(context, core.o):
+            elements, number = unpack(core.o.payload.shape(), context.get(core.o.payload.as_value()))
+            row = self._row(number)
+            note("left", row, int((*row, 1) in log.events["decided"]))
+            log.outputs[row] = list(elements)
