@@ -139,8 +139,9 @@ def _lower_sequence(sink: _Sink, record: Record, sequence: int, live: bool) -> N
         _lower_boundary(sink, tower, Site.OUTPUT, sequence, live, layer=last)
         tokens = int(record.vision.projected_tokens[sequence]) if live else record.vision.projected_padded
         for inputs, outputs in record.vision.projector if tokens else ():
-            sink.add(Projection(layer=last, sequence=sequence, tokens=tokens, inputs=inputs, outputs=outputs, role="o"))
-        _lower_boundary(sink, tower, Site.PROJECTED, sequence, live, layer=last)
+            sink.add(Projection(layer=last, sequence=sequence, tokens=tokens, inputs=inputs, outputs=outputs, role="other"))
+        behind = replace(tower, shape=replace(tower.shape, width=record.vision.projector[-1][1]))
+        _lower_boundary(sink, behind, Site.PROJECTED, sequence, live, layer=last)
         sink.first_layer = tower.shape.layers + tower.shape.tail_layers
     _lower_boundary(sink, record, Site.INPUT, sequence, live, layer=-1)
     _lower_layers(sink, record, sequence, live)

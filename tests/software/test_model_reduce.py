@@ -65,7 +65,7 @@ def test_eager_and_sdpa_agree(method: str) -> None:
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("method", [name for name in ON_LAYERS if name != "dense"])
+@pytest.mark.parametrize("method", [name for name in ON_LAYERS if describe(name).takes_keep])
 def test_keeping_all_is_the_model_to_the_bit(method: str, attention: str) -> None:
     model = tiny_encoder(attention=attention)
     batch = ragged_batch(LENGTHS)

@@ -91,12 +91,12 @@ class Op:
         return 2 * self.macs if self.counts_flops else 0
 
 
-PROJECTION_ROLES = ("q", "k", "v", "qkv", "o")
+PROJECTION_ROLES = ("q", "k", "v", "qkv", "o", "other")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Projection(Op):
-    """Linear map of `tokens` rows; `role` is one of q, k, v, o and qkv (three maps side by side, `outputs` in all)."""
+    """Linear map of `tokens` rows; `role` is one of q, k, v, o, qkv (three maps side by side, `outputs` in all) and other."""
 
     kind: ClassVar[str] = "projection"
     counts_flops: ClassVar[bool] = True

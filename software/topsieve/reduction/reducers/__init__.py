@@ -1,7 +1,13 @@
 """Reducers: what happens to the tokens that do not stay."""
 
+from topsieve.reduction.reducers.add_mean import AddMean
 from topsieve.reduction.reducers.drop import Drop
 from topsieve.reduction.reducers.fuse_rest import FuseRest
 from topsieve.reduction.reducers.merge_to import MergeTo
 
-__all__ = ["Drop", "FuseRest", "MergeTo"]
+__all__ = [
+    "AddMean",
+    "Drop",
+    "FuseRest",
+    "MergeTo",
+]

@@ -4,7 +4,16 @@ from topsieve.reduction.schedules.geometric_ramp import GeometricRamp
 from topsieve.reduction.schedules.linear_ramp import LinearRamp
 from topsieve.reduction.schedules.listed_layers import ListedLayers
 from topsieve.reduction.schedules.merge_ramp import MergeRamp
+from topsieve.reduction.schedules.one_step import OneStep
 from topsieve.reduction.schedules.stepwise_ramp import StepwiseRamp
 from topsieve.reduction.schedules.threshold_ramp import ThresholdRamp
 
-__all__ = ["GeometricRamp", "LinearRamp", "ListedLayers", "MergeRamp", "StepwiseRamp", "ThresholdRamp"]
+__all__ = [
+    "GeometricRamp",
+    "LinearRamp",
+    "ListedLayers",
+    "MergeRamp",
+    "OneStep",
+    "StepwiseRamp",
+    "ThresholdRamp",
+]

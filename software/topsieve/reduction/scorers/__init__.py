@@ -1,18 +1,24 @@
 """Scorers: how much each token or head matters."""
 
 from topsieve.reduction.scorers.class_attention import ClassAttention
+from topsieve.reduction.scorers.class_value import ClassValue
 from topsieve.reduction.scorers.cumulative_attention import CumulativeAttention
 from topsieve.reduction.scorers.equal import Equal
+from topsieve.reduction.scorers.halting import Halting
 from topsieve.reduction.scorers.head_magnitude import HeadMagnitude
+from topsieve.reduction.scorers.last_row_attention import LastRowAttention
 from topsieve.reduction.scorers.mean_attention import MeanAttention
 from topsieve.reduction.scorers.random_score import RandomScore
 from topsieve.reduction.scorers.significance import Significance
 
 __all__ = [
     "ClassAttention",
+    "ClassValue",
     "CumulativeAttention",
     "Equal",
+    "Halting",
     "HeadMagnitude",
+    "LastRowAttention",
     "MeanAttention",
     "RandomScore",
     "Significance",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -13,9 +12,18 @@ from topsieve_sim.trace import Op
 
 @dataclass(frozen=True)
 class ClassAttention:
-    """Probability row of token 0, mean over heads: specification `methods-more`, EViT."""
+    """Probability row of token 0, mean over heads: specification `methods-more`, EViT.
 
-    needs: ClassVar[frozenset[Signal]] = frozenset({Signal.ATTENTION_CLS_ROW})
+    Parameters
+    ----------
+    more : further signals, which the selector reads.
+    """
+
+    more: frozenset[Signal] = frozenset()
+
+    @property
+    def needs(self) -> frozenset[Signal]:
+        return self.more | {Signal.ATTENTION_CLS_ROW}
 
     def score(self, context: Context) -> Tensor:
         return context.signals[Signal.ATTENTION_CLS_ROW].mean(1)
