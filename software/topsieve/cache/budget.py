@@ -62,6 +62,26 @@ class CacheBudget:
 
 
 @dataclass(frozen=True)
+class HalvingBudget(CacheBudget):
+    """Scissorhands: one slot too many makes a whole part of the budget go; specification `methods-more`, Scissorhands.
+
+    Parameters
+    ----------
+    drop_share : the part, of which the count rounds down; a prompt, many slots too long, is cut to the budget.
+    """
+
+    drop_share: float = 0.5
+
+    def quota(self, slots: int, prompt: int) -> Quota:
+        plain = super().quota(slots, prompt)
+        budget = self.total(prompt)
+        if slots != budget + 1:
+            return plain
+        total = max(budget - rounded(exact(self.drop_share) * budget, Rounding.FLOOR), 1)
+        return Quota(total, min(plain.first, total), min(plain.last, total))
+
+
+@dataclass(frozen=True)
 class PyramidBudget(CacheBudget):
     """PyramidKV: layers near the input keep more, in an arithmetic series; specification `methods-more`, PyramidKV.
 

@@ -95,7 +95,12 @@ class KeptLayer(DynamicLayer):
         self.columns = reduction.gather(self.columns, fill=-1)
         self.occupied = reduction.valid
         self.size = reduction.size.to(self.size.dtype)
-        self.states = {stage: reduction.gather(state) for stage, state in self.states.items()}
+        # Merges that add up what was observed say so; else a slot goes on with what it had itself.
+        moved = reduction.apply if "state" in reduction.maps else None
+        self.states = {
+            stage: reduction.gather(state) if moved is None else moved(state, "state")
+            for stage, state in self.states.items()
+        }
         self.reduced = True
         self._store(keys.unflatten(0, (-1, self._heads)), values.unflatten(0, (-1, self._heads)))
 

@@ -15,6 +15,8 @@ from topsieve.cache.families import Decoder
 from topsieve.cache.layer import KeptLayer
 from topsieve.cache.record import CacheDecision, CacheRecord, LayerPass
 from topsieve.cache.roles import CacheContext, CachePolicy, CacheStep, Taps
+from topsieve.cache.selectors.top_slots import quotas
+from topsieve.reduction.reduction import Reduction
 from topsieve.reduction.roles import AttentionPolicy, Decision, Selection
 
 Kernel = Callable[[], Tensor]
@@ -132,7 +134,6 @@ class CacheRun:
             valid = valid & self._cascade.alive[rows_of].gather(1, columns)
             live_queries = live_queries & self._cascade.alive[:, now.query_columns]
             heads = self._cascade.heads
-        layer.occupied = valid if layer.reduced or self._cascade is not None else layer.occupied
         context = self._context(number, layer, query, key, value, valid, scaling, live_queries)
         chosen = None
         if self._policy.reader is not None:
@@ -192,6 +193,8 @@ class CacheRun:
         if self._cascade is not None:
             assert seen is not None
             cascade = self._cascade.after(number, seen, valid, columns, kv)
+            if not bool(valid.all()):
+                layer.reduce(Reduction.identity(valid, positions=context.positions, size=layer.size))
         now.layers.append(
             LayerPass(
                 layer=number,
@@ -241,15 +244,14 @@ class CacheRun:
     def _decide(self, index: int, step: CacheStep, layer: KeptLayer, context: CacheContext) -> CacheDecision | None:
         """Take one step; None where every row keeps all its slots."""
         stage = self._policy.stages[index]
-        prompt = context.initial.tolist()
-        quotas = [step.budget.quota(n, p) for n, p in zip(context.live.tolist(), prompt, strict=True)]
-        if all(quota.total >= live for quota, live in zip(quotas, context.live.tolist(), strict=True)):
+        rows = quotas(step.budget, context)
+        if all(row.total >= live for row, live in zip(rows, context.live.tolist(), strict=True)):
             return None
         scores = stage.scorer.score(context)
         selection: Selection = stage.selector.select(scores, step.budget, context)
         reduction = _with(stage.reducer.reduce(selection, context), scope="kv_head")
         layer.reduce(reduction)
-        fixed = torch.tensor([quota.first + quota.last for quota in quotas])
+        fixed = torch.tensor([row.first + row.last for row in rows])
         return CacheDecision(step, stage, reduction, context.live, reduction.tokens_out, fixed)
 
     def _context(

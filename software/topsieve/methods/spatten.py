@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from topsieve.cache.roles import CachePolicy, Cascade
 from topsieve.methods.checks import check_choice, check_count, check_range, check_share
 from topsieve.reduction.budget import Base, Budget
 from topsieve.reduction.reducers import Drop
@@ -29,6 +30,10 @@ class SpAtten:
 
     Differences from the paper: tokens are dropped at the end of a layer's attention, as in the published traces, not
     after single heads. Counts are shares of the initial tokens and round down, as in those traces.
+
+    In a decoder the cascade runs through the layers of every pass, with importance that goes on over passes; `keep` is
+    the share of all tokens so far that the last layer reads. The newest token always lives. A layer's cache gives up
+    what the layers before it dropped.
 
     Parameters
     ----------
@@ -83,14 +88,26 @@ class SpAtten:
     def attention(self, shape: ModelShape, layer: int) -> AttentionPolicy:
         return AttentionPolicy(value_keep=self.value_keep, bits=self._bit_plan())
 
-    def _token_stage(self) -> Stage | None:
+    def cache(self, shape: ModelShape) -> CachePolicy:
+        stages = tuple(stage for stage in (self._token_stage(skip_last=1), self._head_stage()) if stage is not None)
+        cascade = Cascade(stages) if stages and shape.layers > 1 else None
+        return CachePolicy(cascade=cascade, attention=self.attention(shape, 0))
+
+    def _token_stage(self, skip_last: int = 0) -> Stage | None:
+        """`skip_last` layers decide nothing: in a decoder no layer comes after the last."""
         if self.keep == 1:
             return None
         budget = Budget(ratio=1, base=Base.INITIAL, protect_first=self.protect_first, protect_last=self.protect_last)
         schedule: Schedule
         if self.schedule == "linear":
             schedule = LinearRamp(
-                Site.MID_LAYER, self.keep, budget, start=self.start_keep, unpruned=self.unpruned, every_layer=True
+                Site.MID_LAYER,
+                self.keep,
+                budget,
+                start=self.start_keep,
+                unpruned=self.unpruned,
+                skip_last=skip_last,
+                every_layer=True,
             )
         else:
             schedule = StepwiseRamp(Site.MID_LAYER, self.keep, budget, every_layer=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,9 +16,13 @@ from topsieve_sim.trace.ops import TopK
 
 
 def quotas(budget: CacheBudget, context: CacheContext) -> list[Quota]:
-    """What each row keeps."""
-    rows = zip(context.live.tolist(), context.initial.tolist(), strict=True)
-    return [budget.quota(slots, prompt) for slots, prompt in rows]
+    """What each row keeps. A share that the layer was given (`memory["share"]`) stands in for the budget's own."""
+    rows = list(zip(context.live.tolist(), context.initial.tolist(), strict=True))
+    given = context.memory.get("share")
+    if given is None:
+        return [budget.quota(slots, prompt) for slots, prompt in rows]
+    own = [replace(budget, keep=share) for share in given.tolist()]
+    return [mine.quota(slots, prompt) for mine, (slots, prompt) in zip(own, rows, strict=True)]
 
 
 def always_kept(rows: list[Quota], context: CacheContext) -> Tensor:

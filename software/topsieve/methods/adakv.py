@@ -1,0 +1,80 @@
+"""`AdaKv`: heads share their slots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from topsieve.cache.budget import CacheBudget
+from topsieve.cache.grouping import GROUPS
+from topsieve.cache.reducers.evict import Evict
+from topsieve.cache.roles import CacheOnly, CachePolicy, CacheStage, Moment
+from topsieve.cache.schedules import EveryLayer
+from topsieve.cache.scorers.window_attention import WindowAttention
+from topsieve.cache.selectors.joint_slots import JointSlots
+from topsieve.methods.checks import check_choice, check_count, check_odd, check_range, check_share
+from topsieve.reduction.roles import ModelShape
+
+
+@dataclass(frozen=True)
+class AdaKv(CacheOnly):
+    """Ada-KV: SnapKV's scores, with slots that the heads of a layer share out among themselves.
+
+    Feng et al., 2024; specification `methods-more`, section C.
+
+    Once, after the prompt, the slots before the window compete over all heads of a layer; a part of the budget is even.
+    Heads end with different numbers of slots, and only what they keep is stored. Signals: the last rows of the
+    probabilities.
+
+    Differences from the published code: as `snapkv`; head weights by their share of mass are left out.
+
+    Parameters
+    ----------
+    keep : slots, as a share of the prompt's tokens, mean over the heads, in (0, 1]; the window is inside.
+    capacity : slots, the published code's parameter; replaces `keep`.
+    alpha : part of the budget that every head has, in [0, 1].
+    skip_layers : layers near the input whose heads keep even shares.
+    window : queries that score, and newest slots that stay.
+    kernel : of the pooling along the slots; odd.
+    pool : "average" or "maximum".
+    group : how the query heads of a key-value head are joined: sum, mean or max.
+    """
+
+    name: ClassVar[str] = "adakv"
+
+    keep: float = 0.5
+    capacity: int | None = None
+    alpha: float = 0.2
+    skip_layers: int = 0
+    window: int = 32
+    kernel: int = 7
+    pool: Literal["average", "maximum"] = "maximum"
+    group: Literal["sum", "mean", "max"] = "mean"
+
+    def __post_init__(self) -> None:
+        check_share(self.name, "keep", self.keep)
+        check_count(self.name, "capacity", self.capacity, low=1)
+        check_range(self.name, "alpha", self.alpha, 0, 1)
+        check_count(self.name, "skip_layers", self.skip_layers)
+        check_count(self.name, "window", self.window, low=1)
+        check_odd(self.name, "kernel", self.kernel)
+        check_choice(self.name, "pool", self.pool, ("average", "maximum"))
+        check_choice(self.name, "group", self.group, GROUPS)
+
+    def cache(self, shape: ModelShape) -> CachePolicy:
+        if self.capacity is not None:
+            budget = CacheBudget(capacity=self.capacity, last=self.window)
+        elif self.keep == 1:
+            return CachePolicy()
+        else:
+            budget = CacheBudget(keep=self.keep, last=self.window)
+        scorer = WindowAttention(self.window, self.kernel, self.pool, self.group, mean=True)
+        stages = []
+        even = min(self.skip_layers, shape.layers)
+        if even:
+            schedule = EveryLayer(budget, Moment.PROMPT, skip_last=shape.layers - even)
+            stages.append(CacheStage(schedule, scorer, JointSlots(1.0), Evict()))
+        if even < shape.layers:
+            schedule = EveryLayer(budget, Moment.PROMPT, skip_first=even)
+            stages.append(CacheStage(schedule, scorer, JointSlots(self.alpha), Evict()))
+        return CachePolicy(tuple(stages))
