@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from topsieve_rtl.units.dot_product import DotProductUnit
 from topsieve_rtl.units.importance import HeadImportanceUnit, TokenImportanceUnit
+from topsieve_rtl.units.plane_fetcher import PlaneFetcherUnit
 from topsieve_rtl.units.softmax import SoftmaxUnit
 from topsieve_rtl.units.topk import TopKUnit
 from topsieve_rtl.units.unit import Unit
@@ -35,6 +36,7 @@ def _registry() -> dict[str, Unit]:
     units: tuple[Unit, ...] = (
         DotProductUnit(),
         HeadImportanceUnit(),
+        PlaneFetcherUnit(),
         SoftmaxUnit(),
         TokenImportanceUnit(),
         TopKUnit(),
