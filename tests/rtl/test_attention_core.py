@@ -13,6 +13,7 @@ from topsieve_rtl.formal import combinational_paths
 from topsieve_sim.arch import AcceleratorConfig, load_config
 from topsieve_sim.golden.attention import AttentionResult
 from topsieve_sim.timing import attention_kernel as kernel
+from topsieve_sim.timing.accounting import DONE, INPUT, MEMORY, UNITS
 from topsieve_sim.timing.attention import group_ports, run_group
 
 TINY = load_config("tiny")
@@ -59,6 +60,12 @@ def assert_cycles(
         expected = np.stack([port.state.address, plan.burst_address, plan.burst_words])[:, :count].T
         assert [list(burst) for burst in bursts] == expected.tolist()
     assert log.cycles == times.cycles[0]
+    # In the counters a unit that has done its work waits for input; the memory is seen at its port.
+    causes = times.unit_cycles[0].copy()
+    causes[:, INPUT] += causes[:, DONE]
+    causes[:, DONE] = 0
+    units = np.arange(UNITS) != MEMORY
+    assert log.activity[units].tolist() == causes[units].tolist()
 
 
 def play(config: AcceleratorConfig, cases: list[CoreCase], stalls: list[Stalls]) -> list[CoreLog]:

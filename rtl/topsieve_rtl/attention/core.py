@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Mux, Signal, Value
-from amaranth.lib import memory, stream, wiring
+from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from topsieve_rtl.attention.activity import Progress, cause
 from topsieve_rtl.attention.banks import OperandBanks, QuerySlots, bank_base, bank_words, of_bank
 from topsieve_rtl.attention.core_layouts import (
     AttentionJob,
@@ -29,6 +30,19 @@ from topsieve_rtl.memory.unpack import FetchBeat
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.golden.accelerator_latency import key_value_fetch_shape, query_fetch_shape
 from topsieve_sim.golden.attention_latency import attention_latencies
+from topsieve_sim.timing.accounting import (
+    CAUSES,
+    DONE,
+    DOT_PRODUCT,
+    EXPONENTIAL,
+    INPUT,
+    MEMORY,
+    NORMALISE,
+    SOFTMAX_FILL,
+    TOPK,
+    UNITS,
+    WEIGHTED_SUM,
+)
 
 
 class AttentionCore(wiring.Component):
@@ -47,6 +61,8 @@ class AttentionCore(wiring.Component):
     o : Out(stream.Signature(OutputRow)), its row a `RowNumber`. The handshake is the tap for the head importance.
     probability_tap : Out(ProbabilityTap)
     repeated : Out(1), a row was dropped and will be computed again.
+    activity : Out, of the cycle before, the cause of each unit of `topsieve_sim.timing.accounting`: done outside of a
+        job and in its last cycle. The core does not see the words of the memory, whose unit here waits for input.
     done : Out(1), high in the last cycle of a job; idle : Out(1), high outside of jobs.
 
     Attributes
@@ -80,6 +96,7 @@ class AttentionCore(wiring.Component):
                 "o": Out(stream.Signature(OutputRow(config, RowNumber(config).size))),
                 "probability_tap": Out(ProbabilityTap(config)),
                 "repeated": Out(1),
+                "activity": Out(data.ArrayLayout(range(CAUSES), UNITS), init=[DONE] * UNITS),
                 "done": Out(1),
                 "idle": Out(1),
             }
@@ -98,6 +115,7 @@ class AttentionCore(wiring.Component):
         self._connect_scores(m)
         self._connect_probabilities(m)
         self._connect_fetches(m)
+        self._observe(m)
         return m
 
     def _take_job(self, m: Module) -> None:
@@ -138,7 +156,7 @@ class AttentionCore(wiring.Component):
     def _connect_scores(self, m: Module) -> None:
         """Rows to scores to probabilities."""
         config, product, softmax, picker, banks = self.config, self.product, self.softmax, self.picker, self._banks
-        m.submodules.issue = issue = RowIssue(config)
+        m.submodules.issue = issue = self._issue = RowIssue(config)
         m.submodules.slots = slots = QuerySlots(config)
         wiring.connect(m, picker.o, issue.i)
         wiring.connect(m, issue.o, product.i)
@@ -207,6 +225,7 @@ class AttentionCore(wiring.Component):
         with m.If(tap.valid):
             m.d.sync += place.eq(Mux(softmax.o.payload.last, 0, place + 1))
         m.d.comb += values.eq(self._read_values(m, Value.cast(beat.row)))
+        self._values, self._weights = values, Mux(selects, selection.o.valid, softmax.o.valid)
         m.d.comb += [
             number.eq(weighted.o.payload.row),
             self.o.valid.eq(weighted.o.valid),
@@ -292,3 +311,24 @@ class AttentionCore(wiring.Component):
             self.query_index.payload.eq(Mux(job.live_queries, query_tokens.data, picker.queries.payload)),
             picker.queries.ready.eq(self.query_index.ready),
         ]
+
+    def _observe(self, m: Module) -> None:
+        """The cause of each unit's cycle."""
+        product, softmax, weighted = self.product, self.softmax, self.weighted
+        products, scores, weights = Signal(Progress()), Signal(Progress()), Signal(Progress())
+        m.d.comb += [
+            products.eq(Cat(product.read.valid, self._issue.i.valid)),
+            scores.eq(Cat(product.o.valid & softmax.i.ready, product.o.valid)),
+            weights.eq(Cat(weighted.read.valid, self._weights)),
+        ]
+        causes = {
+            MEMORY: INPUT,
+            DOT_PRODUCT: cause(products, self._issue.supplied),
+            SOFTMAX_FILL: cause(scores),
+            EXPONENTIAL: cause(softmax.exponential_progress),
+            NORMALISE: cause(softmax.normalise_progress),
+            TOPK: cause(self.selection.progress),
+            WEIGHTED_SUM: cause(weights, self._values),
+        }
+        for unit, code in causes.items():
+            m.d.sync += self.activity[unit].eq(Mux(self.idle | self.done, DONE, code))

@@ -184,12 +184,17 @@ class RowIssue(wiring.Component):
     key_address, with_lsb, slot, multiplier, shift : Out, that word's key, whether it is a whole one, its query's slot, and
         its score factor.
     keys_done : Out(BankRow), in the cycle after a row's last key word was read.
+
+    Attributes
+    ----------
+    supplied : query and keys of the next beat are there; for counters.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
         lanes = config.softmax.lanes
         self.geometry = WordGeometry(config.dot_product, lanes, config.max_head_dim)
+        self.supplied = Signal()
         banks = attention_latencies(config).banks
         counts = data.ArrayLayout(range(beats(config.capacity, lanes) + 1), banks)
         super().__init__(
@@ -227,12 +232,12 @@ class RowIssue(wiring.Component):
             keys_left.eq(Mux(first, issued.keys, left)),
             last.eq(keys_left <= lanes),
             with_lsb.eq(self.whole_keys | issued.second_pass),
-            self.o.valid.eq(
-                self.i.valid
-                & (queries != 0)
+            self.supplied.eq(
+                (queries != 0)
                 & (of_bank(self.msb_beats, bank) > beat)
                 & (~with_lsb | (of_bank(self.lsb_beats, bank) > beat))
             ),
+            self.o.valid.eq(self.i.valid & self.supplied),
             starts.eq(self.o.valid & self.o.ready),
             product.count.eq(Mux(last, keys_left, lanes)),
             product.last.eq(last),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from topsieve_rtl.attention.activity import Progress
 from topsieve_rtl.attention.layouts import ROW_BITS, FinishedRow, ProbabilityBeat, SurvivorPosition
 from topsieve_rtl.attention.survivors import SurvivorBanks, WholeRow
 from topsieve_rtl.stream import Fifo
@@ -41,6 +42,7 @@ class ValueSelection(wiring.Component):
     ----------
     overflow : a queue inside is written while full or read while empty; never, because of the reserved banks. For
         proofs.
+    progress : what the engine does, for counters; offered is what waits for a survivor bank alone.
 
     Raises
     ------
@@ -54,6 +56,7 @@ class ValueSelection(wiring.Component):
         self.config = config
         self.row_bits = row_bits
         self.overflow = Signal()
+        self.progress = Signal(Progress())
         beat = ProbabilityBeat(config, row_bits)
         super().__init__(
             {
@@ -107,6 +110,8 @@ class ValueSelection(wiring.Component):
             ]
         else:
             self._adapt(m, engine, is_open, inside)
+        waits = engine.i.ready & ~is_open & (self.i.valid if part_lanes == lanes else part.count != 0)
+        m.d.comb += self.progress.eq(Cat(engine.works, waits))
         self._name(m, banks)
         return m
 

@@ -6,6 +6,7 @@ from amaranth import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from topsieve_rtl.attention.activity import Progress
 from topsieve_rtl.attention.arithmetic import adder_tree, maximum_tree, round_half_up_shift, saturate_unsigned
 from topsieve_rtl.attention.exponential import Exponentials
 from topsieve_rtl.attention.layouts import ROW_BITS, ProbabilityBeat, ScoreBeat
@@ -49,6 +50,7 @@ class Softmax(wiring.Component):
     ----------
     overflow : a queue or buffer inside is written while full or read while empty; never, because of the credits.
         For proofs.
+    exponential_progress, normalise_progress : what these engines do, for counters.
 
     Raises
     ------
@@ -62,6 +64,7 @@ class Softmax(wiring.Component):
         self.config = config
         self.row_bits = row_bits
         self.overflow = Signal()
+        self.exponential_progress, self.normalise_progress = Signal(Progress()), Signal(Progress())
         self.cycles = attention_latencies(config)
         lanes = config.softmax.lanes
         # A row from its last score to its decision.
@@ -176,6 +179,7 @@ class Softmax(wiring.Component):
             reading.i.valid.eq(issue & last),
             reading.i.payload.eq(row.info),
         ]
+        m.d.comb += self.exponential_progress.eq(Cat(issue, filled.o.valid))
         m.d.sync += rows_used.eq(rows_used + (issue & first) - row_freed)
         with m.If(issue):
             m.d.sync += place.eq(Mux(last, 0, place + 1))
@@ -239,6 +243,7 @@ class Softmax(wiring.Component):
             exponentials.read.eq(step),
             exponentials.skip.eq(Mux(drop, row.info.beats, 0)),
         ]
+        m.d.comb += self.normalise_progress.eq(Cat(step | drop, decided.o.valid))
         m.d.sync += credits_used.eq(credits_used + step - left)
         with m.If(step):
             m.d.sync += place.eq(Mux(last, 0, place + 1))

@@ -43,6 +43,10 @@ class TopKEngine(wiring.Component):
     i : In(stream.Signature(LoadBeat)), all beats but a packet's last are full; `k` is read with the last.
     o : Out(stream.Signature(Survivors))
 
+    Attributes
+    ----------
+    works : a packet is selected or filtered in this cycle; for counters.
+
     Raises
     ------
     ValueError
@@ -59,6 +63,7 @@ class TopKEngine(wiring.Component):
         self.selector = selector
         self.load_lanes = load_lanes
         self.banks = banks
+        self.works = Signal()
         super().__init__(
             {
                 "i": In(stream.Signature(LoadBeat(selector.score_bits, selector.capacity, load_lanes))),
@@ -116,6 +121,11 @@ class TopKEngine(wiring.Component):
             m.d.sync += [filter_bank.eq(selecting_bank), filtering.eq(1)]
         with m.Elif(survivors.finishes):
             m.d.sync += filtering.eq(0)
+
+        # Packets from the selector's command to the filter's last row: one in each of the two at most.
+        begun = Signal(range(3))
+        m.d.comb += self.works.eq(starts | (begun != 0))
+        m.d.sync += begun.eq(begun + starts - survivors.finishes)
 
         answers = []
         for bank in range(self.banks):

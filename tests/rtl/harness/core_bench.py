@@ -19,6 +19,7 @@ from topsieve_rtl.cosim.codec import pack, unpack
 from topsieve_rtl.memory import PlaneFetcher
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.golden.accelerator_latency import key_value_fetch_shape, query_fetch_shape
+from topsieve_sim.timing.accounting import CAUSES, UNITS
 from topsieve_sim.timing.attention import NEVER_STALLS, PortStalls
 
 
@@ -113,11 +114,12 @@ class CoreLog:
     outputs : elements by (query head, query). tapped : int64 [capacity], sums of the tapped probabilities.
     commands, query_commands : cycles of the handshakes. bursts : (cycle, address, words) of each port.
     events : for each stream inside (product, filled, decided, probability, weighted, left) and row (query head, query,
-    pass) the cycles of its beats.
+    pass) the cycles of its beats. activity : int64 [units, causes], cycles.
     """
 
     outputs: dict[tuple[int, int], list[int]]
     tapped: np.ndarray
+    activity: np.ndarray
     repeated: int = 0
     cycles: int = 0
     commands: list[int] = field(default_factory=list)
@@ -174,7 +176,8 @@ class CoreRun:
         await context.tick()
         context.set(core.job.valid, 0)
 
-        log = CoreLog({}, np.zeros(config.capacity + config.softmax.lanes, np.int64))
+        tapped = np.zeros(config.capacity + config.softmax.lanes, np.int64)
+        log = CoreLog({}, tapped, np.zeros((UNITS, CAUSES), np.int64))
         log.events = {name: {} for name in ("product", "filled", "decided", "probability", "weighted", "left")}
         log.bursts = [memory.asked for memory in memories]
         for cycle in range(self.limit_cycles):
@@ -211,6 +214,10 @@ class CoreRun:
 
     def _watch(self, context: Any, cycle: int, log: CoreLog) -> None:
         core = self.bench.core
+        if cycle:
+            # What is seen is that of the cycle before.
+            causes = unpack(core.activity.shape(), context.get(core.activity.as_value()))
+            log.activity[np.arange(UNITS), causes] += 1
 
         def note(name: str, row: tuple[int, int], second: int) -> None:
             log.events[name].setdefault((*row, second), []).append(cycle)
