@@ -14,6 +14,7 @@ from topsieve_sim.arch.config import AcceleratorConfig
 from topsieve_sim.errors import InputError
 from topsieve_sim.golden.accelerator_latency import KeyValuePlane, QueryPlane, key_value_fetch_shape, query_fetch_shape
 from topsieve_sim.golden.attention_latency import AttentionLatencies, attention_latencies
+from topsieve_sim.golden.row_write import RowWriteShape
 from topsieve_sim.timing.accounting import (
     BYTE_KIND_NAMES,
     BYTE_KINDS,
@@ -22,11 +23,20 @@ from topsieve_sim.timing.accounting import (
     UNIT_NAMES,
     UNITS,
 )
-from topsieve_sim.timing.attention_kernel import EVENTS, NOWHERE, GroupAddresses, group_times
+from topsieve_sim.timing.attention_kernel import (
+    EVENTS,
+    NOWHERE,
+    GroupAddresses,
+    OutputPort,
+    group_times,
+    pattern_output,
+    writer_output,
+)
 from topsieve_sim.timing.memory_port import (
     NO_CYCLES,
     NO_STALLS,
     MemoryPort,
+    Room,
     fetcher_port,
     ideal_port,
     no_port,
@@ -35,6 +45,7 @@ from topsieve_sim.timing.memory_port import (
     total_room,
 )
 from topsieve_sim.timing.operand_layout import OperandLayout, packed_layout
+from topsieve_sim.timing.row_writer import RowWriter, row_writer
 
 __all__ = [
     "BYTE_KIND_NAMES",
@@ -46,6 +57,7 @@ __all__ = [
     "attention_events",
     "attention_times",
     "group_ports",
+    "group_room",
     "run_group",
 ]
 
@@ -151,6 +163,7 @@ class AttentionGroup:
             layout.tokens is not None,
             np.zeros(0, np.int64) if layout.tokens is None else layout.tokens,
             layout.survivor_rows(self.keys, self.kept, rows) if fetched else np.zeros((0, 0), np.int64),
+            layout.output,
         )
 
     def _lsb_bits(self, config: AcceleratorConfig) -> int:
@@ -226,7 +239,8 @@ def attention_times(
     """Times of `groups`, each started on an empty machine (a group starts when the one before it has ended).
 
     `memory_ready` and `output_ready` (bool [cycles]) stall the memory and the output; both are always ready beyond
-    their pattern's end. With fetchers, the memory that stalls is that of keys and values, and it stalls addresses.
+    their pattern's end. With fetchers, the memory that stalls is that of keys and values, and it stalls addresses; the row
+    writer takes the outputs unless there is a pattern.
 
     Raises
     ------
@@ -251,6 +265,23 @@ def attention_events(
     return _run(config, [group], memory_ready, output_ready, record=True)
 
 
+def group_room(config: AcceleratorConfig, group: AttentionGroup) -> tuple[Room, Room]:
+    """What the fetchers of keys and values and of queries must be able to note for `group`."""
+    shape = key_value_fetch_shape(config)
+    rows = group.heads * group.queries
+    fetched = group.kept < group.keys and group.queries == 1
+    requests = [
+        (KeyValuePlane.KEY_MSB, group.heads, group.keys),
+        (KeyValuePlane.KEY_LSB, group.heads, group.keys),
+        (KeyValuePlane.VALUE, group.heads, group.kept if fetched else group.keys),
+    ]
+    started = rows + int(np.broadcast_to(group.lsb_flags, rows).sum())
+    return (
+        total_room([row_room(shape, count, keys, group.head_dim, plane) for plane, count, keys in requests]),
+        row_room(query_fetch_shape(config), started, 1, group.head_dim, QueryPlane.QUERY),
+    )
+
+
 def group_ports(
     config: AcceleratorConfig,
     group: AttentionGroup,
@@ -261,22 +292,16 @@ def group_ports(
     latency = config.memory.latency_cycles
     if not config.memory.has_fetchers:
         return ideal_port(config.memory.bytes_per_cycle, latency, operands.ready), no_port()
-    shape = key_value_fetch_shape(config)
-    rows = group.heads * group.queries
-    fetched = group.kept < group.keys and group.queries == 1
-    requests = [
-        (KeyValuePlane.KEY_MSB, group.heads, group.keys),
-        (KeyValuePlane.KEY_LSB, group.heads, group.keys),
-        (KeyValuePlane.VALUE, group.heads, group.kept if fetched else group.keys),
-    ]
-    room = total_room([row_room(shape, count, keys, group.head_dim, plane) for plane, count, keys in requests])
-    query_shape = query_fetch_shape(config)
-    started = rows + int(np.broadcast_to(group.lsb_flags, rows).sum())
-    query_room = row_room(query_shape, started, 1, group.head_dim, QueryPlane.QUERY)
+    room, query_room = group_room(config, group)
     return (
-        fetcher_port(shape, room, latency, operands.ready, operands.delay, operands.gap),
-        fetcher_port(query_shape, query_room, latency, queries.ready, queries.delay, queries.gap),
+        fetcher_port(key_value_fetch_shape(config), room, latency, *operands),
+        fetcher_port(query_fetch_shape(config), query_room, latency, *queries),
     )
+
+
+def machine_writer(config: AcceleratorConfig) -> RowWriter:
+    """The row writer of a machine, before a memory that never stalls."""
+    return row_writer(RowWriteShape.of(config), config.memory.latency_cycles)
 
 
 def run_group(
@@ -286,10 +311,12 @@ def run_group(
     query_port: MemoryPort,
     *,
     output_ready: NDArray[np.bool_] = NO_STALLS,
+    output: OutputPort | None = None,
 ) -> tuple[AttentionTimes, NDArray[np.int64]]:
-    """`attention_events` with ports of one's own, which hold what crossed them afterwards.
+    """`attention_events` with ports of one's own, which hold what crossed them afterwards; the group starts in cycle 0.
 
     `port.picked` has the cycle of each request; `port.state` and `port.plan` of a fetcher have every event and every burst.
+    `output` takes the rows; default: ready by the pattern `output_ready`.
 
     Raises
     ------
@@ -299,7 +326,7 @@ def run_group(
     group.check(config)
     flags = np.broadcast_to(group.lsb_flags, group.heads * group.queries)
     events = np.zeros((flags.size + int(flags.sum()), EVENTS), np.int64)
-    return _run_on_ports(config, group, port, query_port, output_ready, events), events
+    return _run_on_ports(config, group, port, query_port, output or pattern_output(output_ready), events), events
 
 
 class _Rows(NamedTuple):
@@ -331,7 +358,7 @@ def _run_on_ports(
     group: AttentionGroup,
     port: MemoryPort,
     query_port: MemoryPort,
-    output_ready: NDArray[np.bool_],
+    output: OutputPort,
     events: NDArray[np.int64],
 ) -> AttentionTimes:
     table = np.zeros((1, UNITS, CAUSES), np.int64)
@@ -340,7 +367,7 @@ def _run_on_ports(
     shape = np.array(group.shape(config), np.int64)
     rows = _rows_of([group], np.array([0, group.heads * group.queries]))
     cycles = _one_group_times(
-        attention_latencies(config), shape, rows, port, query_port, places, output_ready, table[0], sizes[0], events
+        attention_latencies(config), shape, rows, port, query_port, places, output, table[0], sizes[0], events
     )
     return AttentionTimes(cycles=np.array([cycles]), unit_cycles=table, dram_bytes=sizes)
 
@@ -361,9 +388,16 @@ def _run(
     tables = np.zeros((len(groups), UNITS, CAUSES), np.int64)
     sizes = np.zeros((len(groups), BYTE_KINDS), np.int64)
     events = np.zeros((int(offsets[-1] + rows.lsb_flags.sum()) if record else 0, EVENTS), np.int64)
+    output = pattern_output(output_ready)
     if config.memory.has_fetchers:
         parts = [
-            _run_on_ports(config, group, *group_ports(config, group, PortStalls(memory_ready)), output_ready, events)
+            _run_on_ports(
+                config,
+                group,
+                *group_ports(config, group, PortStalls(memory_ready)),
+                output if output_ready.size else writer_output(machine_writer(config)),
+                events,
+            )
             for group in groups
         ]
         cycles = np.array([part.cycles[0] for part in parts], np.int64)
@@ -379,7 +413,7 @@ def _run(
         port,
         no_port(),
         NOWHERE,
-        output_ready,
+        output,
         tables,
         sizes,
         events,
@@ -395,7 +429,7 @@ def _one_group_times(
     port: MemoryPort,
     query_port: MemoryPort,
     places: GroupAddresses,
-    output_ready: NDArray[np.bool_],
+    output: OutputPort,
     table: NDArray[np.int64],
     size: NDArray[np.int64],
     events: NDArray[np.int64],
@@ -404,7 +438,7 @@ def _one_group_times(
     return group_times(
         machine, shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], shape[6], shape[7], shape[8], shape[9],
         shape[10], shape[11], shape[12] != 0, rows.keys, rows.lsb_flags, rows.select_cycles, rows.flush_cycles, port, query_port, places,
-        output_ready, table, size, events,
+        output, table, size, events,
     )  # fmt: skip
 
 
@@ -417,7 +451,7 @@ def _many_group_times(
     port: MemoryPort,
     query_port: MemoryPort,
     places: GroupAddresses,
-    output_ready: NDArray[np.bool_],
+    output: OutputPort,
     tables: NDArray[np.int64],
     sizes: NDArray[np.int64],
     events: NDArray[np.int64],
@@ -431,6 +465,6 @@ def _many_group_times(
         restart(query_port)
         mine = _Rows(rows.keys[a:b], rows.lsb_flags[a:b], rows.select_cycles[a:b], rows.flush_cycles[a:b])
         cycles[g] = _one_group_times(
-            machine, shapes[g], mine, port, query_port, places, output_ready, tables[g], sizes[g], events
+            machine, shapes[g], mine, port, query_port, places, output, tables[g], sizes[g], events
         )
     return cycles

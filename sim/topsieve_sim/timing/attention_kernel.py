@@ -13,6 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from topsieve_sim.golden.attention_latency import AttentionLatencies
+from topsieve_sim.golden.row_write import RowWriteShape
 from topsieve_sim.timing.accounting import (
     BUSY,
     DONE,
@@ -34,6 +35,7 @@ from topsieve_sim.timing.accounting import (
 )
 from topsieve_sim.timing.memory_port import CURSOR, FETCHER, IDEAL, REQUESTS, SERVED, MemoryPort, request
 from topsieve_sim.timing.pipeline import next_ready
+from topsieve_sim.timing.row_writer import FREE, RowWriter, row_writer, write_row
 
 # Recorded events of a started row, see `docs/attention-unit.md`, section "Events".
 (
@@ -74,6 +76,7 @@ class GroupAddresses(NamedTuple):
     gather : keys and values are gathered by `tokens`.
     tokens : int64 [keys], memory row of each key.
     survivors : int64 [rows, kept], memory rows of the values that are fetched for a row (decoding with selection).
+    output : int64 [rows], byte address of each output row.
     """
 
     head: NDArray[np.int64]
@@ -82,6 +85,7 @@ class GroupAddresses(NamedTuple):
     gather: bool
     tokens: NDArray[np.int64]
     survivors: NDArray[np.int64]
+    output: NDArray[np.int64]
 
 
 NOWHERE = GroupAddresses(
@@ -91,7 +95,26 @@ NOWHERE = GroupAddresses(
     False,
     np.zeros(0, np.int64),
     np.zeros((0, 0), np.int64),
+    np.zeros(0, np.int64),
 )
+
+
+class OutputPort(NamedTuple):
+    """Who takes the output rows: with `writes` the writer as it goes, otherwise a pattern, bool [cycles]."""
+
+    writes: bool
+    ready: NDArray[np.bool_]
+    writer: RowWriter
+
+
+def pattern_output(ready: NDArray[np.bool_]) -> OutputPort:
+    """Ready in the cycles of a pattern, and always beyond its end."""
+    return OutputPort(False, ready, row_writer(RowWriteShape(8)))
+
+
+def writer_output(writer: RowWriter) -> OutputPort:
+    """The row writer."""
+    return OutputPort(True, np.zeros(0, np.bool_), writer)
 
 
 @njit(cache=True)
@@ -156,7 +179,7 @@ def group_times(
     port: MemoryPort,
     query_port: MemoryPort,
     places: GroupAddresses,
-    output_ready: NDArray[np.bool_],
+    output: OutputPort,
     table: NDArray[np.int64],
     size: NDArray[np.int64],
     events: NDArray[np.int64],
@@ -470,7 +493,12 @@ def group_times(
             last_probability = weighted_last
         survivor_ring[finals % machine.survivor_banks] = weighted_last
         value_ring[final] = weighted_last + weighted_interval
-        left_last = next_ready(output_ready, max(weighted_last + weighted_latency, left_last + 1))
+        left_last = max(weighted_last + weighted_latency, left_last + 1)
+        if output.writes:
+            left_last = max(left_last, output.writer.at[FREE])
+            write_row(output.writer, left_last, places.output[row], (head_dim * output_bits + 7) // 8)
+        else:
+            left_last = next_ready(output.ready, left_last)
         output_ring[finals % machine.output_rows] = left_last
         size[OUTPUT] += (head_dim * output_bits + 7) // 8
         finals += 1

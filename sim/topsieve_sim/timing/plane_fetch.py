@@ -108,13 +108,13 @@ class FetchState(NamedTuple):
 
 
 # Places in `FetchState.at`: next command, row, run, burst, word and index; the last events of the walker; beats that have
-# left, and their bits, when the present word is appended; the unpacker.
+# left, and their bits, when the present word is appended; the unpacker; the word on R before the first one.
 (
     _COMMANDS,
     _ROW,
     _RUN,
     BURSTS,
-    _WORD,
+    WORDS,
     _USED,
     _STEP,
     _PLACE,
@@ -129,14 +129,17 @@ class FetchState(NamedTuple):
     _JOB,
     _REMOVED,
     _ENOUGH,
-) = range(19)
+    BEFORE,
+) = range(20)
+_LONG_AGO = -(1 << 40)
 
 
 @njit(cache=True)
 def fetch_state(commands: int, indices: int, words: int, beats: int) -> FetchState:
     """An empty fetcher with room for the events of so many commands; bursts are never more than words."""
-    at = np.zeros(19, np.int64)
+    at = np.zeros(20, np.int64)
     at[_STEP : _ISSUE + 1] = -1
+    at[BEFORE] = _LONG_AGO
     return FetchState(
         np.empty(commands, np.int64),
         np.empty(commands, np.int64),
@@ -270,7 +273,7 @@ def _leave(
     at[_LEAVE] = max(closed, at[_ISSUE])
     at[_ISSUE] = at[_LEAVE]
     for _ in range(plan.run_bursts[at[_RUN]]):
-        burst, word = at[BURSTS], at[_WORD]
+        burst, word = at[BURSTS], at[WORDS]
         length = plan.burst_words[burst]
         issue = at[_ISSUE] + 1
         if burst > 0:
@@ -289,8 +292,9 @@ def _leave(
                 if burst < delay.size:
                     cycle += delay[burst]
             bits = plan.word_bytes[word] * 8
+            previous = state.data[word - 1] if word > 0 else at[BEFORE]
+            cycle = max(cycle, previous + 1 + (gap[word] if word < gap.size else 0))
             if word > 0:
-                cycle = max(cycle, state.data[word - 1] + 1 + (gap[word] if word < gap.size else 0))
                 state.aligned[word] = max(cycle + 1, state.aligned[word - 1] + 1, state.appended[word - 1])
                 state.supplied[word] = state.supplied[word - 1] + bits
                 state.appended[word] = max(state.aligned[word] + 1, state.appended[word - 1] + 1)
@@ -308,7 +312,7 @@ def _leave(
             word += 1
         state.answered[burst] = state.data[word - 1]
         at[BURSTS] += 1
-        at[_WORD] = word
+        at[WORDS] = word
     at[_RUN] += 1
 
 
