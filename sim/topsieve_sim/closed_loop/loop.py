@@ -51,7 +51,7 @@ class ClosedLoop:
     """Times of one group, and what the memory did.
 
     moved_bytes : bytes that crossed the memory's bus, by the kinds of `timing.accounting`; whole accesses.
-    rounds : how often the models were run until they agreed.
+    rounds : how often the models were run until they agreed. script : what they agreed on.
     """
 
     times: AttentionTimes
@@ -60,6 +60,7 @@ class ClosedLoop:
     moved_bytes: Int64
     memory_cycles: int
     rounds: int
+    script: Script
 
 
 @lru_cache(maxsize=16)
@@ -150,7 +151,7 @@ class _Memory:
 
 
 @dataclass(frozen=True)
-class _Script:
+class Script:
     """What the attention unit is told of its memory: cycles after each request was taken.
 
     arrival : int64 [beats of all requests], free : int64 [requests], query : int64 [started rows], query_free likewise;
@@ -163,7 +164,7 @@ class _Script:
     query_free: Int64
 
     @classmethod
-    def first(cls, config: AcceleratorConfig, group: AttentionGroup) -> _Script:
+    def first(cls, config: AcceleratorConfig, group: AttentionGroup) -> Script:
         """An empty memory at its configured latency."""
         beats = -(-group.keys // config.softmax.lanes)
         requests = len((KEY_MSB, KEY_LSB, VALUE)) * group.heads
@@ -185,7 +186,7 @@ class _Script:
 
     def answered(
         self, memory: _Memory, asked: list[_Asked], picked: Int64, started: Int64, answer: PortTimes, streams: Streams
-    ) -> _Script:
+    ) -> Script:
         """The script with what the memory answered to requests taken in `picked` and queries in `started`."""
         arrival, free, query, query_free = (x.copy() for x in (self.arrival, self.free, self.query, self.query_free))
         beat = 0
@@ -200,17 +201,22 @@ class _Script:
         back = answer.back[: streams.offset[rows.stop]]
         query[: started.size] = np.maximum.reduceat(back, streams.offset[rows]) - started
         query_free[: started.size] = answer.free[rows] - started
-        return _Script(arrival, free, query, query_free)
+        return Script(arrival, free, query, query_free)
 
-    def same(self, other: _Script) -> bool:
+    def same(self, other: Script) -> bool:
         """Whether both say the same."""
         return all(
             np.array_equal(mine, theirs) for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True)
         )
 
 
-def closed_loop(config: AcceleratorConfig, group: AttentionGroup, places: TokenPlaces) -> ClosedLoop:
+def closed_loop(
+    config: AcceleratorConfig, group: AttentionGroup, places: TokenPlaces, guess: Script | None = None
+) -> ClosedLoop:
     """One group on an idle machine and an idle memory.
+
+    `guess` is where the iteration begins, such as the script of a similar group; it must have this group's room and
+    changes nothing but the number of rounds.
 
     Raises
     ------
@@ -221,7 +227,7 @@ def closed_loop(config: AcceleratorConfig, group: AttentionGroup, places: TokenP
     """
     memory = _Memory(config, group, places)
     asked: list[_Asked] = []
-    script = _Script.first(config, group)
+    script = guess or Script.first(config, group)
     for rounds in range(1, ROUNDS + 1):
         port, query_port = script.ports()
         times, events = run_group(config, group, port, query_port)
@@ -240,6 +246,6 @@ def closed_loop(config: AcceleratorConfig, group: AttentionGroup, places: TokenP
             moved = np.zeros(times.dram_bytes.shape[1], np.int64)
             kinds = [request.kind for request in asked] + [QUERY] * len(events) + [OUTPUT] * len(final)
             np.add.at(moved, kinds, np.diff(streams.offset) * memory.size)
-            return ClosedLoop(times, events, dram.counters(), moved, dram.cycle, rounds)
+            return ClosedLoop(times, events, dram.counters(), moved, dram.cycle, rounds, script)
         script = found
     raise RuntimeError(f"attention and memory did not agree within {ROUNDS} rounds")

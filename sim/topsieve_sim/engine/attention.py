@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topsieve_sim.arch import AcceleratorConfig
+from topsieve_sim.arch import AcceleratorConfig, MemoryModel
+from topsieve_sim.closed_loop.loop import TokenPlaces
 from topsieve_sim.energy import Action, Component
+from topsieve_sim.engine.closed_loop import MemoryCosts, closed_loop_times, token_places
 from topsieve_sim.engine.ledger import Actions, Cost, UnitCycles
 from topsieve_sim.engine.program import AttentionWork
 from topsieve_sim.engine.selection import Selections, drawn_selections, joined, selections
 from topsieve_sim.engine.singles import at_operation
 from topsieve_sim.errors import InputError
-from topsieve_sim.golden.attention import machine_attention, quantise_operands
+from topsieve_sim.golden.attention import kept_mask, machine_attention, quantise_operands
 from topsieve_sim.golden.progressive import integer_threshold
 from topsieve_sim.report import Traffic, Unit
 from topsieve_sim.timing import attention as timing
@@ -43,13 +45,15 @@ class Decisions:
     """What the data (or the trace) decided for one descriptor.
 
     name : equal for equal content. row_keys : int64 [rows], keys of each row. lsb : bool [rows], rows that are computed
-    twice. selection : of the local values, or None where nothing is selected or scores are to be drawn.
+    twice. selection : of the local values, or None where nothing is selected or scores are to be drawn. survivors : int64
+    [rows, kept], positions of the kept values where one query a head gathers them and data decides; else None.
     """
 
     name: Hashable
     row_keys: NDArray[np.int64]
     lsb: NDArray[np.bool_]
     selection: Selections | None
+    survivors: NDArray[np.int64] | None = None
 
     @cached_property
     def keys(self) -> int:
@@ -93,6 +97,9 @@ def decide(work: AttentionWork, trace: Trace, config: AcceleratorConfig, memo: M
             np.concatenate([part.row_keys for part in parts]),
             np.concatenate([part.lsb for part in parts]),
             joined([part.selection for part in parts if part.selection is not None]) if selects else None,
+            np.concatenate([part.survivors for part in parts if part.survivors is not None])
+            if parts[0].survivors is not None
+            else None,
         )
     assumed.no_second_pass |= progressive and op.lsb_rows < 0
     assumed.drawn_values |= selects
@@ -157,12 +164,14 @@ def _computed(
         threshold,
         valid=seen.reshape(op.heads, op.queries, op.keys) if op.causal else None,
     )
-    selection = None
+    selection = survivors = None
     if kept < op.keys:
         # Query heads that share a key-value head are neighbours: [heads, queries] is already in the order of the rows.
         scores = result.probability.reshape(rows, op.keys)[seen]
         selection = selections(config, row_keys, np.full(rows, kept), scores, config.formats.probability_bits)
-    memo[name] = Decisions(name, row_keys, result.lsb_rows.reshape(-1), selection)
+        if op.queries * op.heads == op.kv_heads:
+            survivors = np.nonzero(kept_mask(result.probability.reshape(rows, op.keys), kept))[1].reshape(rows, kept)
+    memo[name] = Decisions(name, row_keys, result.lsb_rows.reshape(-1), selection, survivors)
     return memo[name]
 
 
@@ -171,8 +180,11 @@ def attention_costs(
     decisions: list[Decisions],
     config: AcceleratorConfig,
     generator: np.random.Generator,
+    tokens: Mapping[tuple[int, int], int],
 ) -> list[Cost]:
     """Exact cost of every descriptor, each from an empty machine. Equal descriptors are timed once.
+
+    `tokens` in memory, by (sequence, step), is for the DRAM model.
 
     Raises
     ------
@@ -180,17 +192,27 @@ def attention_costs(
         a descriptor does not fit the machine.
     """
     select = _value_selections(work, decisions, config, generator)
+    in_loop = config.memory.model is MemoryModel.DRAM
     timed: dict[Hashable, int] = {}
     places: list[int] = []
     groups: list[timing.AttentionGroup] = []
+    memory_places: list[TokenPlaces] = []
     for descriptor, decided, chosen in zip(work, decisions, select, strict=True):
-        name = (descriptor.shape, decided.name, chosen.cycles.tobytes(), chosen.flush.tobytes())
+        op = descriptor.query_key
+        stored = tokens[op.sequence, op.step] if in_loop else 0
+        name = (descriptor.shape, decided.name, chosen.cycles.tobytes(), chosen.flush.tobytes(), stored)
         place = timed.setdefault(name, len(groups))
         if place == len(groups):
             groups.append(timing_group(descriptor, decided, chosen, config))
+            if in_loop:
+                memory_places.append(token_places(descriptor, stored, decided.survivors))
         places.append(place)
+    memory: MemoryCosts | None = None
     try:
-        times = timing.attention_times(config, groups)
+        if in_loop and groups:
+            times, memory = closed_loop_times(config, groups, memory_places)
+        else:
+            times = timing.attention_times(config, groups)
     except InputError:
         for descriptor, place in zip(work, places, strict=True):
             with at_operation(descriptor.groups[0].start, descriptor.query_key):
@@ -205,6 +227,10 @@ def attention_costs(
         if content not in known:
             known[content] = _actions(descriptor, decided, config, traffic)
         actions: tuple[Actions, ...] = (known[content],)
+        if memory is not None:
+            moved = memory.moved_bytes[place].tolist()
+            traffic = {kind: size for kind, size in zip(_TRAFFIC, moved, strict=True) if size}
+            actions += (_memory_actions(known[content], sum(moved), int(memory.activates[place])),)
         if descriptor.kept < descriptor.query_key.keys:
             actions += (_selection_actions(decided, int(chosen.cycles.sum()), config),)
         units = _unit_cycles(descriptor, decided, int(times.cycles[place]), times.unit_cycles[place].tolist())
@@ -321,6 +347,15 @@ def _actions(
     if accumulated + outputs:
         actions[Component.IMPORTANCE, Action.ADD] = accumulated + outputs
     return actions
+
+
+def _memory_actions(useful: Actions, moved_bytes: int, activates: int) -> dict[tuple[Component, Action], int]:
+    """Whole accesses and row activations, in place of the average per useful bit."""
+    return {
+        **{key: -useful[key] for key in ((Component.DRAM, Action.READ_BIT), (Component.DRAM, Action.WRITE_BIT))},
+        (Component.DRAM, Action.TRANSFER_BIT): 8 * moved_bytes,
+        (Component.DRAM, Action.ACTIVATE): activates,
+    }
 
 
 def _selection_actions(

@@ -75,6 +75,16 @@ class Program:
     totals: dict[tuple[int, str], OpTotals]
     dense_attention_flops: int
 
+    @cached_property
+    def tokens(self) -> dict[tuple[int, int], int]:
+        """Tokens in memory by (sequence, step): the most keys of any layer."""
+        found: dict[tuple[int, int], int] = {}
+        for unit in self.work:
+            if isinstance(unit, AttentionWork):
+                op = unit.query_key
+                found[op.sequence, op.step] = max(found.get((op.sequence, op.step), 0), op.keys)
+        return found
+
 
 def prepare(trace: Trace) -> Program:
     """Group the operations of `trace` into descriptors.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from topsieve_sim.arch import AcceleratorConfig
+from topsieve_sim.arch import AcceleratorConfig, MemoryModel
 from topsieve_sim.engine.assembly import ATTENTION_KIND, Tokens, assembled
 from topsieve_sim.engine.attention import Assumptions, Decisions, Memo, attention_costs, decide
 from topsieve_sim.engine.ledger import Cost, Ledger
@@ -87,7 +87,13 @@ class _Run:
         work = [unit for unit in batch if isinstance(unit, AttentionWork)]
         trace = self.program.trace
         decisions = [decide(unit, trace, self.config, self.memo, self.assumed) for unit in work]
-        times = iter(zip(attention_costs(work, decisions, self.config, self.generator), decisions, strict=True))
+        times = iter(
+            zip(
+                attention_costs(work, decisions, self.config, self.generator, self.program.tokens),
+                decisions,
+                strict=True,
+            )
+        )
         cascade = self._cascade(batch)
         result: list[tuple[AttentionWork | SingleOp, Cost, Decisions | None]] = []
         for unit in batch:
@@ -141,9 +147,20 @@ class _Run:
     def notes(self) -> tuple[str, ...]:
         """The assumptions behind the numbers, each in a line."""
         memory = self.config.memory
+        ideal = (
+            f"{memory.latency_cycles} cycles latency, {memory.bytes_per_cycle} bytes per cycle, no conflicts; DRAM energy at "
+            "the average per bit"
+        )
+        answers = f"memory model {memory.model}: {ideal}"
+        if memory.model is MemoryModel.DRAM:
+            dram = memory.dram
+            answers = (
+                f"memory model dram: {dram.preset}, {memory.channels} channels, {dram.layout} layout, {dram.ports} ports with "
+                f"{dram.port_outstanding} accesses each; bytes are whole accesses; live tokens drawn where the trace names "
+                f"none; an idle memory for each descriptor. Operations outside attention: {ideal}"
+            )
         notes = [
-            f"memory model {memory.model}: {memory.latency_cycles} cycles latency, "
-            f"{memory.bytes_per_cycle} bytes per cycle, no conflicts; DRAM energy at the average per bit",
+            answers,
             "descriptors run one after the other, each from an empty machine; the host adds no cycles between them",
         ]
         if self.stated:
