@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from topsieve.cache.lowering import lower_cache
+from topsieve.cache.record import CacheRecord
 from topsieve.models.attention import kept_values
 from topsieve.record import LayerRecord, Record, VisionRecord, dense_record
 from topsieve.reduction.ordering import live_rank
@@ -46,7 +48,7 @@ class Mode(StrEnum):
 
 
 def lower(
-    record: Record, *, operands: bool = False, mode: Mode | str = Mode.LIVE, bits: BitPlan | None = None
+    record: Record | CacheRecord, *, operands: bool = False, mode: Mode | str = Mode.LIVE, bits: BitPlan | None = None
 ) -> Trace:
     """The operations of `record`, sequence by sequence and layer by layer.
 
@@ -61,7 +63,7 @@ def lower(
 
     Parameters
     ----------
-    record : of a forward pass.
+    record : of a forward pass, or of a decoder's passes (see `topsieve.cache.lowering`; live mode only).
     operands : attach queries, keys, values, size biases and decision scores; needs a record that kept them.
     mode : see `Mode`.
     bits : widths of queries, keys and values where the method does not say; without it they are unquantised, 32 bits.
@@ -74,6 +76,10 @@ def lower(
     if mode not in list(Mode):
         raise InputError("unknown mode", field="mode", value=str(mode), allowed=", ".join(Mode))
     mode = Mode(mode)
+    if isinstance(record, CacheRecord):
+        if mode is not Mode.LIVE:
+            raise InputError("a decoder's passes are lowered live", field="mode", value=str(mode), allowed=Mode.LIVE)
+        return lower_cache(record, operands=operands, bits=bits)
     if operands and mode is Mode.PADDED:
         raise InputError("operands are of live tokens only", field="mode", value=str(mode), allowed=str(Mode.LIVE))
     if operands and any(layer.query is None for part in _parts(record) for layer in part.layers):
@@ -139,7 +145,9 @@ def _lower_sequence(sink: _Sink, record: Record, sequence: int, live: bool) -> N
         _lower_boundary(sink, tower, Site.OUTPUT, sequence, live, layer=last)
         tokens = int(record.vision.projected_tokens[sequence]) if live else record.vision.projected_padded
         for inputs, outputs in record.vision.projector if tokens else ():
-            sink.add(Projection(layer=last, sequence=sequence, tokens=tokens, inputs=inputs, outputs=outputs, role="other"))
+            sink.add(
+                Projection(layer=last, sequence=sequence, tokens=tokens, inputs=inputs, outputs=outputs, role="other")
+            )
         behind = replace(tower, shape=replace(tower.shape, width=record.vision.projector[-1][1]))
         _lower_boundary(sink, behind, Site.PROJECTED, sequence, live, layer=last)
         sink.first_layer = tower.shape.layers + tower.shape.tail_layers
