@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 import topsieve
 from software.toy_encoder import SHAPE, batch, run
-from software.vision_models import images, tiny_vit
-from topsieve.methods import build
+from software.vision_models import VISION_METHODS, images, tiny_vit
+from topsieve.methods import build, describe
 from topsieve.reduction import Context, Decision, Signal, Site, Stage, Step, decide
 from topsieve.reduction.roles import ModelShape, Tower
+from topsieve.reduction.scorers.predictor import predictor_network
 
 Array = NDArray[np.float64]
 BOUNDED = settings(max_examples=20, deadline=None)
@@ -255,8 +256,260 @@ def test_divprune(tokens: int, seed: int, keep: float) -> None:
     assert decide(stage, step, sequence.context(3)).reduction.keep[0].tolist() == sorted([0, *picked])
 
 
+def gelu(x: float) -> float:
+    return 0.5 * x * (1 + math.erf(x / math.sqrt(2)))
+
+
+@given(tokens=st.integers(3, 17), seed=SEEDS, keep=KEEPS)
+@BOUNDED
+def test_dynamicvit(tokens: int, seed: int, keep: float) -> None:
+    """The second stage, with the first one's weights of another seed left aside."""
+    sequence = Sequence(tokens, seed)
+    stage, step = step_of(f"dynamicvit:keep_rate={keep},seed=3", layer=1)
+    decision = decide(stage, step, sequence.context(1, initial=tokens + 2))
+    network = {k: v.double().numpy() for k, v in predictor_network("", 1, SHAPE.width, 3).state_dict().items()}
+
+    def linear(name: str, x: Array) -> Array:
+        return network[f"{name}.weight"] @ x + network[f"{name}.bias"]
+
+    inner = {}
+    for j in range(1, tokens):
+        x = sequence.x[j]
+        normed = (x - x.mean()) / math.sqrt(x.var() + 1e-5)
+        inner[j] = np.array([gelu(v) for v in linear("in_conv.1", normed)])
+    half = SHAPE.width // 2
+    mean = sum(row[half:] for row in inner.values()) / len(inner)
+    score = {}
+    for j, row in inner.items():
+        y = np.array([gelu(v) for v in linear("out_conv.0", np.concatenate([row[:half], mean]))])
+        y = np.array([gelu(v) for v in linear("out_conv.2", y)])
+        y = linear("out_conv.4", y)
+        score[j] = float(y[0] - math.log(np.exp(y).sum()))
+    kept = best(score, min(math.floor(round((tokens + 1) * round(keep**2, 12), 9)), tokens - 1))
+    assert decision.reduction.keep[0].tolist() == [0, *kept]
+
+
+def test_dynamicvit_counts_of_the_paper() -> None:
+    """196 patches: 137, 96 and 67 before blocks 3, 6 and 9 of 12."""
+    shape = ModelShape("deit-s", "vit", 12, 6, 6, 64, 384, 1536)
+    (stage,) = build("dynamicvit:keep_rate=0.7").stages(shape)
+    steps = stage.schedule.plan(shape)
+    assert [step.layer for step in steps] == [2, 5, 8]
+    assert [step.budget.keep_count(197, 197) - 1 for step in steps] == [137, 96, 67]
+
+
+@given(tokens=st.integers(4, 20), seed=SEEDS, plus=st.booleans(), neighbours=st.integers(1, 5), fixed=st.booleans())
+@BOUNDED
+def test_prumerge(tokens: int, seed: int, plus: bool, neighbours: int, fixed: bool) -> None:
+    sequence = Sequence(tokens, seed)
+    stage, step = step_of(f"prumerge:plus={plus},neighbours={neighbours}" + (",keep=0.4" if fixed else ""))
+    context = sequence.context(3)
+    query, keys = (x.transpose(1, 0, 2).reshape(tokens, -1) for x in (sequence.query, sequence.key))
+    logits = keys @ query[0] / math.sqrt(query.shape[1])
+    attention = np.exp(logits) / np.exp(logits).sum()
+    context.signals[Signal.ATTENTION_JOINT_CLS_ROW] = torch.from_numpy(attention)[None, None]
+    decision = decide(stage, step, context)
+
+    ids = list(range(1, tokens))
+    n = len(ids)
+    scores = [attention[j] for j in ids]
+    low, high = np.percentile(scores, 25), np.percentile(scores, 75)
+    share = sum(c > high + 1.5 * (high - low) for c in scores) / n
+    count = max(1, math.floor(round(n * (0.4 if fixed else share), 9)))
+    kept = set(best({j: float(attention[j]) for j in ids}, count))
+    if plus:
+        kept |= {ids[i] for i in range(0, max(n - 1, 1), max(1, int(int(n / count) / 3)))}
+    rest = [j for j in ids if j not in kept]
+    rows = [sequence.x[0]]
+    for i in sorted(kept):
+        row = sequence.x[i].copy()
+        if rest:
+            others = sorted((j for j in ids if j != i), key=lambda j: (-cosine(keys[i], keys[j]), j))
+            row += sum(attention[j] * sequence.x[j] for j in others[:neighbours])
+        rows.append(row)
+    if rest:
+        rows.append(sum(attention[j] * sequence.x[j] for j in rest))
+    same(sequence.reduced(decision), np.array(rows))
+    assert decision.reduction.size.sum() == tokens
+
+
+LANGUAGE = ModelShape("l", "llama", 8, 3, 3, 4, 12, 16, tower=Tower.LANGUAGE, class_token=False)
+
+
+def text_and(kept: list[int], segment: list[bool]) -> list[int]:
+    return sorted([j for j in range(len(segment)) if not segment[j]] + kept)
+
+
+@given(tokens=TOKENS, seed=SEEDS, keep=KEEPS)
+@BOUNDED
+def test_pyramiddrop(tokens: int, seed: int, keep: float) -> None:
+    segment = split(tokens, 3)
+    sequence = Sequence(len(segment), seed)
+    stage, step = step_of(f"pyramiddrop:keep={keep}", layer=5, shape=LANGUAGE)
+    assert stage.renumber
+    decision = decide(stage, step, sequence.context(5, initial=tokens + 1, segment=segment))
+    score = dict.fromkeys(range(len(segment)), 0.0)
+    for h in range(SHAPE.heads):
+        weight = np.exp(sequence.next_key[h] @ sequence.next_query[h][-1] / math.sqrt(SHAPE.head_dim))
+        for j in score:
+            score[j] += weight[j] / weight.sum() / SHAPE.heads
+    count = max(1, math.floor(round((tokens + 1) * keep, 9)))
+    kept = best({j: s for j, s in score.items() if segment[j]}, min(count, tokens))
+    assert decision.reduction.keep[0].tolist() == text_and(kept, segment)
+
+
+def test_pyramiddrop_counts_of_the_paper() -> None:
+    """576 image tokens: 288, 144 and 72 are left after 8, 16 and 24 of 32 layers."""
+    shape = ModelShape("vicuna", "llama", 32, 32, 32, 128, 4096, 11008, tower=Tower.LANGUAGE)
+    (stage,) = build("pyramiddrop").stages(shape)
+    steps = stage.schedule.plan(shape)
+    assert [step.layer for step in steps] == [7, 15, 23]
+    assert [step.budget.keep_count(576, 576) for step in steps] == [288, 144, 72]
+
+
+@given(tokens=st.integers(2, 24), seed=SEEDS, keep=KEEPS, image=st.integers(1, 3), text=st.integers(0, 3))
+@BOUNDED
+def test_dart(tokens: int, seed: int, keep: float, image: int, text: int) -> None:
+    segment = split(tokens, 3)
+    sequence = Sequence(len(segment), seed)
+    name = f"dart:keep={keep},image_pivots={image},text_pivots={text}"
+    stage, step = step_of(name, shape=LANGUAGE)
+    decision = decide(stage, step, sequence.context(step.layer, segment=segment))
+    length = [float(np.abs(sequence.key[:, j]).sum()) for j in range(len(segment))]
+    order = sorted(range(len(segment)), key=lambda j: -length[j])
+    own = [j for j in order if segment[j]][:image]
+    taken = set(own)
+    each = math.floor(round(tokens * keep, 9) / (image + text))
+    for pivot in own + [j for j in order if not segment[j]][:text]:
+        left = [j for j in range(len(segment)) if segment[j] and j not in taken]
+        taken |= set(sorted(left, key=lambda j: cosine(sequence.x[j], sequence.x[pivot]))[:each])
+    assert decision.reduction.keep[0].tolist() == text_and(sorted(taken), segment)
+
+
+def attention_rows(sequence: Sequence, row: int) -> Array:
+    """Causal probabilities of one query, [heads, row + 1]."""
+    logits = np.array([k[: row + 1] @ q[row] for q, k in zip(sequence.query, sequence.key, strict=True)])
+    weight = np.exp(logits / math.sqrt(SHAPE.head_dim))
+    return np.asarray(weight / weight.sum(1, keepdims=True))
+
+
+@given(tokens=st.integers(3, 40), seed=SEEDS, keep=st.sampled_from([0.1, 0.3, 0.6]))
+@BOUNDED
+def test_sparsevlm(tokens: int, seed: int, keep: float) -> None:
+    segment = split(tokens, 4)
+    n = len(segment)
+    sequence, after = Sequence(n, seed), Sequence(n, seed + 1)
+    (stage,) = build(f"sparsevlm:keep={keep}").stages(LANGUAGE)
+    choose, *steps = stage.schedule.plan(LANGUAGE)
+    assert [(step.site, step.layer) for step in (choose, steps[0])] == [(Site.INPUT, -1), (Site.LAYER, 0)]
+    raters = decide(stage, choose, sequence.context(-1, segment=segment)).reduction
+    assert raters.keep[0].tolist() == list(range(n))
+    decision = decide(stage, steps[-1], after.context(steps[-1].layer, state=raters.scores, segment=segment))
+
+    text, image = ([j for j in range(n) if segment[j] is kind] for kind in (False, True))
+    share = dict.fromkeys(text, 0.0)
+    for v in image:
+        weight = np.exp([sequence.x[v] @ sequence.x[t] for t in text])
+        for t, w in zip(text, weight / weight.sum(), strict=True):
+            share[t] += float(w) / tokens
+    chosen = [t for t in text if share[t] > sum(share.values()) / len(text)]
+    score = {
+        j: float(np.mean([attention_rows(after, t)[:, j] if j <= t else np.zeros(SHAPE.heads) for t in chosen]))
+        for j in image
+    }
+    k = max(1, math.floor(round(tokens * keep, 9)))
+    kept = best(score, k)
+    dropped = {j: s for j, s in score.items() if j not in kept}
+    m = len(dropped)
+    rows = {j: after.x[j] for j in [*text, *kept]}
+    if m:
+        recycled = best(dropped, min(int(0.3 * m + 1e-9) + 1, m))
+        centres = min(len(recycled) // 10 + 1, len(recycled))
+        for centre, group in density_peaks(after.x, recycled, centres).items():
+            rows[centre] = np.mean([after.x[j] for j in group], axis=0)
+    same(after.reduced(decision), np.array([rows[j] for j in sorted(rows)]))
+
+
+def density_peaks(x: Array, ids: list[int], centres: int) -> dict[int, list[int]]:
+    """Members of each centre: specification `methods-more`, SparseVLM."""
+    distance = {(i, j): float(np.linalg.norm(x[i] - x[j])) / math.sqrt(x.shape[1]) for i in ids for j in ids}
+    density = {i: math.exp(-float(np.mean(sorted(distance[i, j] ** 2 for j in ids)[:centres]))) for i in ids}
+    merit = {}
+    for i in ids:
+        denser = [distance[i, j] for j in ids if density[j] > density[i]]
+        merit[i] = density[i] * (min(denser) if denser else max(distance[i, j] for j in ids))
+    chosen = best(merit, centres)
+    members: dict[int, list[int]] = {centre: [centre] for centre in chosen}
+    for i in ids:
+        if i not in chosen:
+            members[min(chosen, key=lambda centre: (distance[i, centre], centre))].append(i)
+    return members
+
+
+@given(tokens=TOKENS, seed=SEEDS, keep=KEEPS, cutoff=st.sampled_from([0.21, 0.6, 1.0]))
+@BOUNDED
+def test_pact(tokens: int, seed: int, keep: float, cutoff: float) -> None:
+    segment = split(tokens, 3)
+    sequence = Sequence(len(segment), seed)
+    stage, step = step_of(f"pact:keep={keep},cutoff={cutoff}", shape=LANGUAGE)
+    assert step.layer == 3
+    decision = decide(stage, step, sequence.context(3, segment=segment))
+    image = [j for j, visual in enumerate(segment) if visual]
+    score = dict.fromkeys(image, 0.0)
+    for h in range(SHAPE.heads):
+        mean = sequence.next_query[h][image].mean(0)
+        weight = np.exp(sequence.next_key[h][image] @ mean / math.sqrt(SHAPE.head_dim))
+        for j, w in zip(image, weight / weight.sum(), strict=True):
+            score[j] += float(w) / SHAPE.heads * float(np.linalg.norm(sequence.x[j]))
+    kept = best(score, max(1, math.floor(round(tokens * keep, 9))))
+    keys = sequence.next_key.transpose(1, 0, 2).reshape(len(segment), -1)
+
+    def distance(i: int, j: int) -> float:
+        return 0.0 if i == j else 1 - cosine(keys[i], keys[j])
+
+    density = {i: sum(math.exp(-((distance(i, j) / 2) ** 2)) for j in kept) for i in kept}
+    centres: list[int] = []
+    for i in sorted(kept, key=lambda i: -density[i]):
+        if all(distance(i, centre) > cutoff for centre in centres):
+            centres.append(i)
+    members: dict[int, list[int]] = {centre: [] for centre in centres}
+    for j in image:
+        nearest = min(centres, key=lambda centre: distance(j, centre))
+        if j in kept or distance(j, nearest) <= 1.5 * cutoff:
+            members[nearest].append(j)
+    rows = {j: sequence.x[j] for j, visual in enumerate(segment) if not visual}
+    rows |= {centre: np.mean([sequence.x[j] for j in group], axis=0) for centre, group in members.items()}
+    same(sequence.reduced(decision), np.array([rows[j] for j in sorted(rows)]))
+    size = dict(zip(sorted(rows), decision.reduction.size[0].tolist(), strict=True))
+    assert all(size[centre] == len(group) for centre, group in members.items())
+    policies = [build("pact").attention(LANGUAGE, layer).size_bias for layer in (3, 4)]
+    assert policies == [False, True]
+
+
+@given(length=st.integers(1, 6), frames=st.integers(1, 9), more=st.integers(0, 1), seed=SEEDS, keep=KEEPS)
+@BOUNDED
+def test_dycoke(length: int, frames: int, more: int, seed: int, keep: float) -> None:
+    tokens = 1 + length * frames + (more if frames > 1 else 0)
+    sequence = Sequence(tokens, seed)
+    stage, step = step_of(f"dycoke:keep={keep},frames={frames}")
+    decision = decide(stage, step, sequence.context(3))
+    gone: set[int] = set()
+    pairs = [(i, i + 1) for i in range(0, frames - 1, 2)]
+    i = 0
+    while i < frames - 4:
+        pairs.append((i, i + 2))
+        i += 4
+    for earlier, later in pairs:
+        places = range(length)
+        alike = {p: cosine(sequence.x[1 + earlier * length + p], sequence.x[1 + later * length + p]) for p in places}
+        stays = sorted(places, key=lambda p: (alike[p], p))[: math.floor(round(length * keep, 9))]
+        gone |= {1 + later * length + p for p in places if p not in stays}
+    assert decision.reduction.keep[0].tolist() == [j for j in range(tokens) if j not in gone]
+
+
 def test_toy_runs_what_the_oracles_check() -> None:
     """The steps that the oracles look at are those that the toy takes."""
     hidden, valid = batch([12], seed=5)
-    for name in ("ats", "fastv", "fastervlm", "visionzip", "divprune"):
-        assert run(build(name, keep=0.5), hidden, valid).decisions
+    for name in VISION_METHODS:
+        method = build(name, keep=0.5 if describe(name).takes_keep else None)
+        assert run(method, hidden, valid).decisions

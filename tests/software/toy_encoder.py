@@ -56,6 +56,10 @@ def signals_of(
 ) -> dict[Signal, Tensor]:
     """All signals of a layer, from probabilities whose padding rows are zero."""
     last = valid.shape[1] - 1 - valid.flip(-1).int().argmax(-1)
+    query, key = operands[Signal.QUERY], operands[Signal.KEY]
+    class_row = (query[:, :, :1] * key).sum(-1) / query.shape[-1] ** 0.5
+    joint = class_row.sum(1, keepdim=True) / query.shape[1] ** 0.5
+    joint = joint.masked_fill(~valid.unsqueeze(1), float("-inf"))
     return {
         Signal.ATTENTION_COLUMN_SUM: probability.sum(2),
         Signal.ATTENTION_DIAGONAL: probability.diagonal(dim1=2, dim2=3),
@@ -63,6 +67,8 @@ def signals_of(
         Signal.ATTENTION_LAST_ROW: probability[torch.arange(len(last)), :, last],
         Signal.HEAD_ABSOLUTE_SUM: output.abs().sum((2, 3)),
         Signal.HIDDEN: hidden,
+        Signal.ATTENTION_CLS_LOGITS: class_row,
+        Signal.ATTENTION_JOINT_CLS_ROW: joint.softmax(-1),
         **operands,
     }
 

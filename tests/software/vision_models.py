@@ -17,7 +17,21 @@ from transformers import (
 torch.set_num_threads(1)  # on models this small, threads cost more than they give
 
 # Methods made for images; their decisions may do more arithmetic in software than on the hardware.
-VISION_METHODS = ("ats", "a-vit", "fastv", "visionzip", "divprune", "fastervlm")
+VISION_METHODS = (
+    "ats",
+    "a-vit",
+    "fastv",
+    "visionzip",
+    "divprune",
+    "fastervlm",
+    "dynamicvit",
+    "prumerge",
+    "pyramiddrop",
+    "dart",
+    "sparsevlm",
+    "pact",
+    "dycoke",
+)
 
 SIDE = 16
 PATCH = 4

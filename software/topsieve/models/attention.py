@@ -95,9 +95,29 @@ def attend(
         outputs.append(torch.matmul(probability, value))
     output = torch.cat(outputs, dim=2) * heads[:, :, None, None]
     signals |= tap.signals
+    signals |= class_scores(query, key, valid, scaling, needs)
     if Signal.HEAD_ABSOLUTE_SUM in needs:
         signals[Signal.HEAD_ABSOLUTE_SUM] = tap.head_sum(output)
     return Attended(output.transpose(1, 2).contiguous(), signals, lsb_rows)
+
+
+def class_scores(
+    query: Tensor, key: Tensor, valid: Tensor, scaling: float, needs: frozenset[Signal]
+) -> dict[Signal, Tensor]:
+    """The scores of the first live query, of those signals that are asked for; key [B, H, N, d] as of `expanded`."""
+    signals: dict[Signal, Tensor] = {}
+    if needs & {Signal.ATTENTION_CLS_LOGITS, Signal.ATTENTION_JOINT_CLS_ROW}:
+        first = valid.to(torch.int8).argmax(-1)
+        rows = query[torch.arange(len(first), device=first.device), :, first]
+        scores = (rows.unsqueeze(2) * key).sum(-1)
+        dead = ~valid.unsqueeze(1)
+        if Signal.ATTENTION_CLS_LOGITS in needs:
+            signals[Signal.ATTENTION_CLS_LOGITS] = (scores * scaling).masked_fill(dead, 0)
+        if Signal.ATTENTION_JOINT_CLS_ROW in needs:
+            width = query.shape[1] * query.shape[3]
+            joint = scores.sum(1, keepdim=True) * width**-0.5
+            signals[Signal.ATTENTION_JOINT_CLS_ROW] = joint.masked_fill(dead, float("-inf")).softmax(-1)
+    return signals
 
 
 def expanded(grouped: Tensor, heads: int) -> Tensor:

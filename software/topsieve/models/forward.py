@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from topsieve.methods import spell
-from topsieve.models.attention import attend, expanded
+from topsieve.models.attention import attend, class_scores, expanded
 from topsieve.record import BoundaryRecord, LayerRecord, Record
 from topsieve.reduction.deciding import decide
 from topsieve.reduction.reduction import Reduction
@@ -27,6 +27,7 @@ from topsieve.reduction.roles import (
 
 # Signals that the model's own attention kernel can stay for.
 OPERAND_SIGNALS = frozenset({Signal.QUERY, Signal.KEY, Signal.VALUE})
+CLASS_SIGNALS = frozenset({Signal.ATTENTION_CLS_LOGITS, Signal.ATTENTION_JOINT_CLS_ROW})
 # Signals that a layer's attention does not make.
 HIDDEN_SIGNALS = frozenset({Signal.HIDDEN, Signal.FEATURES})
 PROBED_SIGNALS = frozenset(
@@ -38,7 +39,7 @@ PROBED_SIGNALS = frozenset(
         Signal.NEXT_ROTATED_KEY,
     }
 )
-KERNEL_SIGNALS = OPERAND_SIGNALS | HIDDEN_SIGNALS | PROBED_SIGNALS
+KERNEL_SIGNALS = OPERAND_SIGNALS | CLASS_SIGNALS | HIDDEN_SIGNALS | PROBED_SIGNALS
 BOUNDARIES = (Site.INPUT, Site.OUTPUT, Site.PROJECTED)
 
 # The model's own attention: query, key, value and a bool mask [B, N] of live tokens (None: the mask the model made).
@@ -198,6 +199,7 @@ class ForwardPass:
             operands = {Signal.QUERY: query, Signal.KEY: key, Signal.VALUE: value}
             for signal in sorted(needs & OPERAND_SIGNALS):
                 running.signals[signal] = expanded(operands[signal], query.shape[1])
+            running.signals |= class_scores(query, expanded(key, query.shape[1]), self.valid, scaling, needs)
             return kernel(query, key, value, self.valid if self._reduced else None)
         attended = attend(
             query,

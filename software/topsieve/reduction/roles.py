@@ -50,6 +50,8 @@ class Signal(StrEnum):
     KEY = "key"  # float [B, H, N, d]
     HIDDEN = "hidden"  # float [B, N, C]: what the reduction would move
     ATTENTION_LAST_ROW = "attention_last_row"  # float [B, H, N]: the row of the last live query
+    ATTENTION_CLS_LOGITS = "attention_cls_logits"  # float [B, H, N]: scaled scores of query 0, before the softmax
+    ATTENTION_JOINT_CLS_ROW = "attention_joint_cls_row"  # float [B, 1, N]: row of query 0, all heads taken as one
     QUERY = "query"  # float [B, H, N, d], as it enters attention (rotated where the model rotates)
     VALUE = "value"  # float [B, H, N, d]
     FEATURES = "features"  # float [B, N, C]: at `Site.PROJECTED`, what entered the projector

@@ -4,10 +4,12 @@ from topsieve.reduction.reducers.add_mean import AddMean
 from topsieve.reduction.reducers.drop import Drop
 from topsieve.reduction.reducers.fuse_rest import FuseRest
 from topsieve.reduction.reducers.merge_to import MergeTo
+from topsieve.reduction.reducers.neighbour_sums import NeighbourSums
 
 __all__ = [
     "AddMean",
     "Drop",
     "FuseRest",
     "MergeTo",
+    "NeighbourSums",
 ]

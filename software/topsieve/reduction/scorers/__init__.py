@@ -6,9 +6,15 @@ from topsieve.reduction.scorers.cumulative_attention import CumulativeAttention
 from topsieve.reduction.scorers.equal import Equal
 from topsieve.reduction.scorers.halting import Halting
 from topsieve.reduction.scorers.head_magnitude import HeadMagnitude
+from topsieve.reduction.scorers.joint_class_attention import JointClassAttention
+from topsieve.reduction.scorers.key_length import KeyLength
 from topsieve.reduction.scorers.last_row_attention import LastRowAttention
 from topsieve.reduction.scorers.mean_attention import MeanAttention
+from topsieve.reduction.scorers.mean_query_attention import MeanQueryAttention
+from topsieve.reduction.scorers.next_last_query import NextLastQuery
+from topsieve.reduction.scorers.predictor import Predictor
 from topsieve.reduction.scorers.random_score import RandomScore
+from topsieve.reduction.scorers.rater_attention import RaterAttention
 from topsieve.reduction.scorers.significance import Significance
 
 __all__ = [
@@ -18,8 +24,14 @@ __all__ = [
     "Equal",
     "Halting",
     "HeadMagnitude",
+    "JointClassAttention",
+    "KeyLength",
     "LastRowAttention",
     "MeanAttention",
+    "MeanQueryAttention",
+    "NextLastQuery",
+    "Predictor",
     "RandomScore",
+    "RaterAttention",
     "Significance",
 ]

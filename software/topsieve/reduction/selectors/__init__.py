@@ -1,9 +1,14 @@
 """Selectors: which tokens or heads stay."""
 
 from topsieve.reduction.selectors.bipartite import Bipartite
+from topsieve.reduction.selectors.changed_frames import ChangedFrames
+from topsieve.reduction.selectors.density_peaks import DensityPeaks
+from topsieve.reduction.selectors.dissimilar_to_pivots import DissimilarToPivots
+from topsieve.reduction.selectors.distance_bounded import DistanceBounded
 from topsieve.reduction.selectors.diverse import Diverse
 from topsieve.reduction.selectors.dominant_contextual import DominantContextual
 from topsieve.reduction.selectors.inverse_cdf import InverseCdf
+from topsieve.reduction.selectors.outliers import Outliers
 from topsieve.reduction.selectors.stride import Stride
 from topsieve.reduction.selectors.threshold import AboveThreshold
 from topsieve.reduction.selectors.top_k import TopScores
@@ -12,9 +17,14 @@ from topsieve.reduction.selectors.unhalted import Unhalted
 __all__ = [
     "AboveThreshold",
     "Bipartite",
+    "ChangedFrames",
+    "DensityPeaks",
+    "DissimilarToPivots",
+    "DistanceBounded",
     "Diverse",
     "DominantContextual",
     "InverseCdf",
+    "Outliers",
     "Stride",
     "TopScores",
     "Unhalted",
