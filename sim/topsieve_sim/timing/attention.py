@@ -80,8 +80,8 @@ class AttentionGroup:
     row_keys : keys each row attends to (a prefix; causal masks), int [heads * queries]; default `keys`.
     progressive : the key planes stay until the decision; default: a second pass is possible (`key_lsb_bits` > 0 and
         enabled in the configuration).
-    query_bits, key_msb_bits, key_lsb_bits, value_bits : default to the configuration's formats, which a machine with
-        fetchers insists on.
+    query_bits, key_msb_bits, key_lsb_bits, value_bits : default to the configuration's formats, which are always the widths
+        in the memory of a machine with fetchers.
     layout : where the operands stand, for a machine with fetchers; default: `packed_layout`.
     """
 
@@ -136,21 +136,6 @@ class AttentionGroup:
                 field="lsb_flags",
             )
 
-        if config.memory.has_fetchers:
-            self._check_fetched(config)
-
-    def _check_fetched(self, config: AcceleratorConfig) -> None:
-        for name in ("query_bits", "key_msb_bits", "key_lsb_bits", "value_bits"):
-            value, width = getattr(self, name), getattr(config.formats, name)
-            if value not in (None, width):
-                raise InputError(
-                    "not the width of the fetcher's plane",
-                    source="attention group",
-                    field=name,
-                    value=value,
-                    allowed=str(width),
-                )
-
     def addresses(self, config: AcceleratorConfig) -> GroupAddresses:
         """Where the operands stand, as the compiled kernel takes it."""
         rows = self.heads * self.queries
@@ -166,8 +151,12 @@ class AttentionGroup:
             layout.output,
         )
 
+    def _width(self, name: str, config: AcceleratorConfig) -> int:
+        own, width = getattr(self, name), getattr(config.formats, name)
+        return int(width if own is None or config.memory.has_fetchers else own)
+
     def _lsb_bits(self, config: AcceleratorConfig) -> int:
-        return config.formats.key_lsb_bits if self.key_lsb_bits is None else self.key_lsb_bits
+        return self._width("key_lsb_bits", config)
 
     def _progressive(self, config: AcceleratorConfig) -> bool:
         possible = config.progressive.enabled and self._lsb_bits(config) > 0
@@ -175,7 +164,6 @@ class AttentionGroup:
 
     def shape(self, config: AcceleratorConfig) -> tuple[int, ...]:
         """The line of scalars that the compiled kernel takes."""
-        formats = config.formats
         lanes = config.softmax.lanes
         return (
             config.dot_product.interval_cycles(lanes, self.head_dim),
@@ -185,11 +173,11 @@ class AttentionGroup:
             self.keys,
             self.kept,
             self.head_dim,
-            formats.query_bits if self.query_bits is None else self.query_bits,
-            formats.key_msb_bits if self.key_msb_bits is None else self.key_msb_bits,
+            self._width("query_bits", config),
+            self._width("key_msb_bits", config),
             self._lsb_bits(config),
-            formats.value_bits if self.value_bits is None else self.value_bits,
-            formats.output_bits,
+            self._width("value_bits", config),
+            config.formats.output_bits,
             int(self._progressive(config)),
         )
 
