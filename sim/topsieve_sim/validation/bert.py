@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.validation.checks import Check, Section
-from topsieve_sim.validation.workbench import DENSE_BERT, Workbench, bert
+from topsieve_sim.validation.workbench import BERT_BENCHMARKS, Workbench, bert
 
 # Sentence length to utilisation in percent, of the authors' behavioural model run with its defaults.
 PUBLISHED_UTILISATION = {12: 49, 16: 72, 17: 55, 25: 67, 31: 85, 39: 89, 53: 89, 69: 92, 100: 94, 180: 97}
@@ -28,11 +28,11 @@ def _utilisation(tokens: int) -> Callable[[Workbench], float]:
 
 def mean_tflops(bench: Workbench) -> float:
     """Arithmetic mean over the 22 benchmarks of the executed throughput."""
-    return sum(bench.report(name).attention_tflops for name in DENSE_BERT) / len(DENSE_BERT)
+    return sum(bench.report(name).attention_tflops for name in BERT_BENCHMARKS) / len(BERT_BENCHMARKS)
 
 
 def _intensity(bench: Workbench) -> float:
-    reports = [bench.report(name) for name in DENSE_BERT]
+    reports = [bench.report(name) for name in BERT_BENCHMARKS]
     return sum(report.attention_flops / report.dram_bytes_total for report in reports) / len(reports)
 
 

@@ -12,9 +12,9 @@ from topsieve_sim.validation.workbench import (
     ALL_BENCHMARKS,
     ALL_DENSE,
     BERT_BENCHMARKS,
-    DENSE_BERT,
     MEDIUM,
     MEDIUM_FULL,
+    PRUNED_BERT,
     SMALL,
     SMALL_DENSE,
     Workbench,
@@ -22,7 +22,7 @@ from topsieve_sim.validation.workbench import (
 
 MACHINE = "spatten-eighth"
 # Runs of the machine and the dense workload that its throughput is stated in.
-BERT_RUNS = tuple(zip(BERT_BENCHMARKS, DENSE_BERT, strict=True))
+BERT_RUNS = tuple(zip(PRUNED_BERT, BERT_BENCHMARKS, strict=True))
 ALL_RUNS = tuple(zip(ALL_BENCHMARKS, ALL_DENSE, strict=True))
 
 

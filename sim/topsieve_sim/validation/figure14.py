@@ -11,9 +11,9 @@ from topsieve_sim.validation.gpt2 import GPU_MEDIUM_MS, RECOVERED, RECOVERED_SMA
 from topsieve_sim.validation.workbench import (
     ALL_BENCHMARKS,
     ALL_DENSE,
-    BERT_BENCHMARKS,
     GPT2_BENCHMARKS,
     GPT2_SETS,
+    PRUNED_BERT,
     SIZES,
     Workbench,
     bert,
@@ -215,7 +215,7 @@ SECTIONS = (
                 "executed attention throughput, 22 BERT benchmarks",
                 "TFLOPS",
                 1.61,
-                _mean_tflops(BERT_BENCHMARKS),
+                _mean_tflops(PRUNED_BERT),
                 "section V-B",
             ),
             Check(
@@ -240,10 +240,9 @@ SECTIONS = (
                 83,
                 lambda bench: (
                     sum(
-                        bench.report(name).attention_flops / bench.report(name).dram_bytes_total
-                        for name in BERT_BENCHMARKS
+                        bench.report(name).attention_flops / bench.report(name).dram_bytes_total for name in PRUNED_BERT
                     )
-                    / len(BERT_BENCHMARKS)
+                    / len(PRUNED_BERT)
                 ),
                 "Figure 18",
                 decimals=1,
