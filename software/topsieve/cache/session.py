@@ -68,6 +68,20 @@ class CachedModel:
             return 0
         return sum(layer.nbytes for layer in self._run.layers)
 
+    def held(self, columns: int) -> tuple[Tensor, Tensor]:
+        """bool [L, B, KV, columns] each: columns whose slot is still held, and of these the slots made of several."""
+        if self._run is None:
+            raise InputError("no forward pass has finished yet", field="reduce")
+        heads = self._decoder.shape.kv_heads
+        held, shared = [], []
+        for layer in self._run.layers:
+            there = layer.occupied & (layer.columns < columns)
+            place = layer.columns.clamp(0, columns - 1)
+            for marks, found in ((there, held), (there & (layer.size > 1), shared)):
+                spread = torch.zeros((len(there), columns), dtype=torch.int64).scatter_add(1, place, marks.long())
+                found.append((spread > 0).reshape(-1, heads, columns))
+        return torch.stack(held), torch.stack(shared)
+
     def report(self) -> str:
         """Slots of each layer, bytes and FLOPs, as text."""
         from topsieve.cache.lowering import describe
