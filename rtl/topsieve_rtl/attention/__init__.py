@@ -1,5 +1,6 @@
 """The units of the attention pipeline; `docs/attention-rtl.md` draws their registers."""
 
+from topsieve_rtl.attention.core import AttentionCore
 from topsieve_rtl.attention.dot_product import DotProductArray
 from topsieve_rtl.attention.importance import HeadImportance, ImportanceAccumulators, TokenImportance
 from topsieve_rtl.attention.operands import DotProductOnOperands, WeightedSumOnOperands
@@ -8,6 +9,7 @@ from topsieve_rtl.attention.softmax import Decision, Softmax
 from topsieve_rtl.attention.weighted_sum import WeightedSumArray
 
 __all__ = [
+    "AttentionCore",
     "Decision",
     "DotProductArray",
     "DotProductOnOperands",

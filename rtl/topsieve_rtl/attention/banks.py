@@ -181,6 +181,10 @@ class OperandBanks(wiring.Component):
     value_done : In(BankRow), the values of a bank are read for the last time.
     msb_beats, lsb_beats, value_beats : Out, complete beats of each bank.
     idle : Out(1), every command's final beat has come.
+
+    Attributes
+    ----------
+    overflow : more commands are under way than a fetcher can hold; never. For proofs.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -190,6 +194,7 @@ class OperandBanks(wiring.Component):
         self.product = WordGeometry(config.dot_product, lanes, config.max_head_dim)
         self.weighted = WordGeometry(config.weighted_sum, lanes, config.max_head_dim)
         self.shape = key_value_fetch_shape(config)
+        self.overflow = Signal()
         counts = data.ArrayLayout(range(beats(config.capacity, lanes) + 1), banks)
         super().__init__(
             {
@@ -229,6 +234,7 @@ class OperandBanks(wiring.Component):
             takes.eq(self.fetched.valid & targets.o.valid),
             targets.o.ready.eq(takes & beat.final),
             self.idle.eq(~targets.o.valid),
+            self.overflow.eq(targets.i.valid & ~targets.i.ready),
         ]
         for bank in range(banks):
             with m.If(opens & (asked.bank == bank)):

@@ -68,6 +68,7 @@ class AttentionCore(wiring.Component):
     Attributes
     ----------
     product, softmax, weighted, selection, picker, fetch_order : the units inside, for tests and proofs.
+    overflow : a queue anywhere inside is written while full or read while empty; never.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -79,6 +80,7 @@ class AttentionCore(wiring.Component):
         self.selection = ValueSelection(config, row_bits)
         self.picker = RowPicker(config)
         self.fetch_order = FetchOrder(config)
+        self.overflow = Signal()
         keys, queries = key_value_fetch_shape(config), query_fetch_shape(config)
         index = stream.Signature(range(config.capacity))
         super().__init__(
@@ -269,7 +271,7 @@ class AttentionCore(wiring.Component):
     def _connect_fetches(self, m: Module) -> None:
         """Commands and their indices; the live list."""
         config, order, banks, picker, job = self.config, self.fetch_order, self._banks, self.picker, self._job
-        m.submodules.indices = indices = FetchIndices(config)
+        m.submodules.indices = indices = self._indices = FetchIndices(config)
         m.submodules.live = live = memory.Memory(shape=range(config.capacity), depth=config.capacity, init=[])
         writer = live.write_port()
         tokens, query_tokens = live.read_port(domain="comb"), live.read_port(domain="comb")
@@ -313,7 +315,7 @@ class AttentionCore(wiring.Component):
         ]
 
     def _observe(self, m: Module) -> None:
-        """The cause of each unit's cycle."""
+        """The cause of each unit's cycle, and what must never happen."""
         product, softmax, weighted = self.product, self.softmax, self.weighted
         products, scores, weights = Signal(Progress()), Signal(Progress()), Signal(Progress())
         m.d.comb += [
@@ -321,6 +323,9 @@ class AttentionCore(wiring.Component):
             scores.eq(Cat(product.o.valid & softmax.i.ready, product.o.valid)),
             weights.eq(Cat(weighted.read.valid, self._weights)),
         ]
+        units = (product, softmax, weighted, self.selection, self.picker, self.fetch_order, self._banks)
+        lost_index = self._indices.i.valid & ~self._indices.i.ready
+        m.d.comb += self.overflow.eq(Cat(*(unit.overflow for unit in units), lost_index).any())
         causes = {
             MEMORY: INPUT,
             DOT_PRODUCT: cause(products, self._issue.supplied),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Module, Mux
+from amaranth import Module, Mux, Signal
 from amaranth.hdl import ShapeLike
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -25,11 +25,12 @@ class FallThrough(wiring.Component):
 
     Attributes
     ----------
-    fifo : what waits; for proofs.
+    overflow : an entry comes while `depth` of them wait; for proofs.
     """
 
     def __init__(self, payload_shape: ShapeLike, depth: int) -> None:
         self.fifo = Fifo(payload_shape, depth)
+        self.overflow = Signal()
         super().__init__({"strobe": In(1), "payload": In(payload_shape), "o": Out(stream.Signature(payload_shape))})
 
     def elaborate(self, platform: object) -> Module:
@@ -41,5 +42,6 @@ class FallThrough(wiring.Component):
             fifo.o.ready.eq(self.o.ready),
             fifo.i.valid.eq(self.strobe & (fifo.o.valid | ~self.o.ready)),
             fifo.i.payload.eq(self.payload),
+            self.overflow.eq(fifo.i.valid & ~fifo.i.ready),
         ]
         return m

@@ -57,12 +57,17 @@ class FetchOrder(wiring.Component):
     new_head : Out(BankRow), the first key command of a head is taken.
     values_done : Out(BankRow), the values of a bank are read for the last time.
     idle : Out(1), every head has been asked for and nothing waits.
+
+    Attributes
+    ----------
+    overflow : the queue inside is written while full; never. For proofs.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
         self.shape = key_value_fetch_shape(config)
         self.banks = banks = attention_latencies(config).banks
+        self.overflow = Signal()
         bank_row = BankRow(config)
         super().__init__(
             {
@@ -95,6 +100,7 @@ class FetchOrder(wiring.Component):
         loaded = Signal(range(self.config.importance.heads + 1))
         entry, has_entry = Signal(Fetch(self.config)), Signal()
         m.d.comb += [
+            self.overflow.eq(queue.overflow),
             has_entry.eq(is_first | queue.o.valid),
             entry.eq(queue.o.payload),
         ]

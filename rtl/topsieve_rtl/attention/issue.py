@@ -42,11 +42,16 @@ class RowPicker(wiring.Component):
     queries : Out(stream.Signature(range(capacity))), the queries in the order of their commands, a cycle after them.
     o : Out(stream.Signature(IssuedRow))
     picked_new : Out(1), a new row is picked; `waits` : Out(1), a head has rows that are not picked.
+
+    Attributes
+    ----------
+    overflow : a queue inside is written while full; never. For proofs.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
         self.shape = query_fetch_shape(config)
+        self.overflow = Signal()
         super().__init__(
             {
                 "start": In(1),
@@ -67,8 +72,9 @@ class RowPicker(wiring.Component):
         m = Module()
         config, job = self.config, self.job
         cycles = attention_latencies(config)
-        # First passes between pick and decision; while one of their rows waits here, no new row is picked.
-        undecided = ISSUE_ROWS_AXI + cycles.dot_product_depth + 2 * cycles.row_slots
+        # First passes between pick and decision; while one of their rows waits here, no new row is picked but one that
+        # is offered already.
+        undecided = ISSUE_ROWS_AXI + cycles.dot_product_depth + 2 * cycles.row_slots + 1
         m.submodules.again = again = FallThrough(CoreRow(config), undecided)
         m.submodules.heads = heads = Fifo(range(cycles.banks), cycles.banks)
         m.submodules.rows = rows = Fifo(IssuedRow(config), ISSUE_ROWS_AXI)
@@ -105,6 +111,7 @@ class RowPicker(wiring.Component):
             rows.i.payload.second_pass.eq(second),
             self.picked_new.eq(picked_new),
             self.waits.eq(heads.o.valid),
+            self.overflow.eq(again.overflow | (heads.i.valid & ~heads.i.ready)),
         ]
         m.d.sync += holds_new.eq(self.query_command.valid & ~self.query_command.ready & ~second)
         m.d.comb += [self.queries.valid.eq(queries.o.valid), self.queries.payload.eq(queries.o.payload)]

@@ -194,6 +194,7 @@ class CoreRun:
                     burst = fetcher.address.payload
                     memory.ask(cycle, context.get(burst.address), context.get(burst.words_minus_one) + 1)
             self._watch(context, cycle, log)
+            assert not context.get(core.overflow)
             done = context.get(core.done)
             await context.tick()
             if done:
