@@ -26,7 +26,7 @@ from topsieve_sim.rivals.elsa import (
 from topsieve_sim.rivals.machine import Fetch
 from topsieve_sim.rivals.mnnfast import MNNFast
 from topsieve_sim.rivals.sanger import Sanger
-from topsieve_sim.rivals.token_picker import TokenPicker
+from topsieve_sim.rivals.token_picker import TokenPicker, pick_row
 
 
 def plain_search(query: list[int], key: np.ndarray, seen: int, iterations: int) -> list[int]:
@@ -272,6 +272,15 @@ def test_token_picker_reads_less_where_attention_is_sharp():
     )
     assert sharp.fetch_bits[Fetch.KEY] < 0.8 * flat.fetch_bits[Fetch.KEY]
     assert sharp.fetch_bits[Fetch.VALUE] < 0.2 * 512 * 64 * 12
+
+
+def test_token_pickers_lower_bound_takes_unknown_bits_at_their_worst():
+    """Both first chunks are zero; only the unknown bits tell that the newer key loses all and the older one nothing."""
+    query, key = np.array([-100]), np.array([[0], [0x0FF]])
+    taken, kept = np.zeros(2, np.int64), np.zeros(2, np.bool_)
+    pick_row(query, key, np.zeros(2), 0.01, 0.0, 4, 3, 0.9, 5, taken, kept)
+    assert kept.tolist() == [True, False]
+    assert taken.tolist() == [3, 3]
 
 
 def test_every_name_builds_with_its_defaults():

@@ -147,7 +147,7 @@ def compare(
         elif isinstance(entrant, Roofline):
             rows.append(_roofline_row(theirs, entrant, flops))
         else:
-            rows.append(_rival_row(theirs, config, entrant, flops, _source(theirs.trace, drawn, seed)))
+            rows.append(rival_row(theirs, config, entrant, flops, _source(theirs.trace, drawn, seed)))
     return Comparison(
         own.trace.model,
         own.trace.method,
@@ -217,7 +217,8 @@ def _descriptor(
     return total
 
 
-def _rival_row(program: Program, config: AcceleratorConfig, rival: Rival, flops: int, source: OperandSource) -> Row:
+def rival_row(program: Program, config: AcceleratorConfig, rival: Rival, flops: int, source: OperandSource) -> Row:
+    """The row of one rival on a prepared trace; `flops` is what throughput is counted in."""
     total = rival_total(program, config, rival, source)
     latency_us = config.microseconds(total.cycles)
     return Row(

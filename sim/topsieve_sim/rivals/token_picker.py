@@ -20,7 +20,7 @@ from pydantic import Field
 
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.energy import load_technology
-from topsieve_sim.rivals.heads import Head
+from topsieve_sim.rivals.heads import Head, HeadOperands
 from topsieve_sim.rivals.machine import Basis, Fetch, HeadCost, Rival, at_least_one, attended
 
 
@@ -125,16 +125,17 @@ class TokenPicker(Rival):
         """Bits of one chunk; the last chunk of a narrower key is padded with zeros."""
         return -(-config.formats.key_bits // self.chunks)
 
-    def cost(self, head: Head, config: AcceleratorConfig, learned: float) -> HeadCost:
-        numbers = head.operands
-        assert numbers is not None
+    def picked(
+        self, head: Head, numbers: HeadOperands, config: AcceleratorConfig
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_], int]:
+        """Chunks taken int64 [rows, keys], keys that enter the softmax bool [rows, keys], and cycles nothing could fill."""
         chunk_bits = self.chunk_bits(config)
         # Keys are shifted up to whole chunks; the scale takes it back.
         shift = chunk_bits * self.chunks - config.formats.key_bits
         key = numbers.key << shift
-        streams = head.rows == 1
-        slot_cycles = self._slot_cycles(head, config, streams)
-        latency_slots = math.ceil(config.memory.latency_cycles / slot_cycles) if streams else 0
+        latency_slots = (
+            math.ceil(config.memory.latency_cycles / self._slot_cycles(head, config)) if head.rows == 1 else 0
+        )
         taken = np.zeros((head.rows, head.keys), np.int64)
         kept = np.zeros((head.rows, head.keys), np.bool_)
         idle = 0
@@ -147,6 +148,13 @@ class TokenPicker(Rival):
             )  # fmt: skip
         kept = at_least_one(kept, numbers.scores)
         taken[kept] = self.chunks
+        # The first result's wait is the memory's latency, which the descriptor counts once.
+        waiting = max(idle - latency_slots, 0) if head.rows == 1 else 0
+        return taken, kept, math.ceil(waiting * self._slot_cycles(head, config))
+
+    def cost(self, head: Head, config: AcceleratorConfig, learned: float) -> HeadCost:
+        assert head.operands is not None
+        taken, kept, wait_cycles = self.picked(head, head.operands, config)
         per_row, summed = taken.sum(axis=1), kept.sum(axis=1)
         pool = config.dot_product.multipliers * self.chunks
         score = -(-per_row * head.head_dim // pool)
@@ -164,16 +172,16 @@ class TokenPicker(Rival):
             score_macs=-(-int(per_row.sum()) * head.head_dim // self.chunks),
             weighted=int(summed.sum()),
             value_macs=int(summed.sum()) * head.head_dim,
-            # The first result's wait is the memory's latency, which the descriptor counts once.
-            wait_cycles=math.ceil(max(idle - latency_slots, 0) * slot_cycles) if streams else 0,
+            wait_cycles=wait_cycles,
             extra_pj={"bounds": self._bounds_pj(int(per_row.sum()), config)},
-            output=attended(numbers, kept),
+            output=attended(head.operands, kept),
         )
 
-    def _slot_cycles(self, head: Head, config: AcceleratorConfig, streams: bool) -> float:
+    def _slot_cycles(self, head: Head, config: AcceleratorConfig) -> float:
+        """Cycles of one chunk: on the multipliers, and where a single row streams its keys, on the memory."""
         compute = head.head_dim / (config.dot_product.multipliers * self.chunks)
         chunk_bytes = head.head_dim * head.key_bits / self.chunks / 8
-        return max(compute, chunk_bytes / config.memory.bytes_per_cycle) if streams else compute
+        return max(compute, chunk_bytes / config.memory.bytes_per_cycle) if head.rows == 1 else compute
 
     def _bounds_pj(self, chunks: int, config: AcceleratorConfig) -> float:
         """Two margins added, an exponential looked up, the running sum updated, the bound compared; each chunk."""
