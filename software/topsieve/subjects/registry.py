@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Name: `module:Class`. A model is one file (or folder) of this package and one line here.
 BUILT_IN = {
     "minilm": "topsieve.subjects.text_encoder:TextEncoder",
+    "digits-vit": "topsieve.subjects.digits_vit.subject:DigitsVit",
 }
 
 # A directory holds a text encoder.

@@ -1,0 +1,1 @@
+"""`digits-vit`: a small ViT that reads one handwritten digit, trained by this package."""
