@@ -23,6 +23,7 @@ from topsieve_sim.golden.attention import kept_mask, machine_attention, quantise
 from topsieve_sim.golden.progressive import integer_threshold
 from topsieve_sim.report import Traffic, Unit
 from topsieve_sim.timing import attention as timing
+from topsieve_sim.timing.operand_layout import packed_layout
 from topsieve_sim.trace import AttentionGroup, Trace
 from topsieve_sim.trace.ops import QueryKey
 
@@ -264,6 +265,10 @@ def timing_group(
     op = work.query_key
     # Without the progressive controller both planes are fetched at once.
     static = 0 if config.progressive.enabled else op.key_lsb_bits
+    layout = None
+    if config.memory.has_fetchers:
+        rows = work.kv_heads * work.rows_per_kv_head
+        layout = packed_layout(config, work.kv_heads, rows, op.keys, op.head_dim, decided.survivors)
     return timing.AttentionGroup(
         heads=work.kv_heads,
         queries=work.rows_per_kv_head,
@@ -279,6 +284,7 @@ def timing_group(
         key_msb_bits=op.key_msb_bits + static,
         key_lsb_bits=op.key_lsb_bits - static,
         value_bits=work.groups[0].probability_value.value_bits,
+        layout=layout,
     )
 
 
@@ -307,13 +313,17 @@ def _actions(
     started_rows = rows + decided.lsb_rows
     scored = final + repeated
     kept = int(np.minimum(decided.row_keys, work.kept).sum())
-    # An operand wider than the datapath is narrowed on its way into the buffer.
-    msb_bits = min(op.key_msb_bits, formats.key_bits)
-    key_bits = min(op.key_msb_bits + op.key_lsb_bits, formats.key_bits)
-    first_bits = msb_bits if _progressive(work, config) else key_bits
-    value_bits = min(group.probability_value.value_bits, formats.value_bits)
-    value_rows = 8 * traffic.get(Traffic.VALUE, 0) // group.probability_value.value_bits
-    lsb_elements = 8 * traffic.get(Traffic.KEY_LSB, 0) // max(op.key_lsb_bits, 1)
+    progressive = _progressive(work, config)
+    # An operand wider than the datapath is narrowed on its way into the buffer; behind fetchers all have its widths.
+    stored_msb, stored_lsb, stored_value = op.key_msb_bits, op.key_lsb_bits, group.probability_value.value_bits
+    if config.memory.has_fetchers:
+        stored_msb, stored_lsb, stored_value = formats.key_msb_bits, formats.key_lsb_bits, formats.value_bits
+    msb_bits = min(stored_msb, formats.key_bits)
+    key_bits = min(stored_msb + stored_lsb, formats.key_bits)
+    first_bits = msb_bits if progressive else key_bits
+    value_bits = min(stored_value, formats.value_bits)
+    value_rows = 8 * traffic.get(Traffic.VALUE, 0) // stored_value
+    lsb_elements = 8 * traffic.get(Traffic.KEY_LSB, 0) // max(stored_lsb, 1) if progressive else 0
     read_bits = 8 * sum(size for kind, size in traffic.items() if kind is not Traffic.OUTPUT)
     actions = {
         (Component.DRAM, Action.READ_BIT): read_bits,

@@ -152,6 +152,12 @@ class _Run:
             "the average per bit"
         )
         answers = f"memory model {memory.model}: {ideal}"
+        if memory.model is MemoryModel.AXI:
+            answers = (
+                f"memory model axi: {memory.latency_cycles} cycles latency behind AXI4 ports of {memory.bytes_per_cycle} bytes, "
+                "operands packed at the datapath's widths, survivors' values spread evenly where the trace does not decide; "
+                f"DRAM energy at the average per wanted bit. Operations outside attention: {ideal}"
+            )
         if memory.model is MemoryModel.DRAM:
             dram = memory.dram
             answers = (

@@ -45,7 +45,7 @@ from topsieve_sim.timing.memory_port import (
     total_room,
 )
 from topsieve_sim.timing.operand_layout import OperandLayout, packed_layout
-from topsieve_sim.timing.row_writer import RowWriter, row_writer
+from topsieve_sim.timing.row_writer import row_writer
 
 __all__ = [
     "BYTE_KIND_NAMES",
@@ -58,6 +58,7 @@ __all__ = [
     "attention_times",
     "group_ports",
     "group_room",
+    "machine_output",
     "run_group",
 ]
 
@@ -287,9 +288,11 @@ def group_ports(
     )
 
 
-def machine_writer(config: AcceleratorConfig) -> RowWriter:
-    """The row writer of a machine, before a memory that never stalls."""
-    return row_writer(RowWriteShape.of(config), config.memory.latency_cycles)
+def machine_output(config: AcceleratorConfig, ready: NDArray[np.bool_] = NO_STALLS) -> OutputPort:
+    """What takes the rows of `config`: a pattern, if there is one or no fetchers; else its writer, whose memory never stalls."""
+    if ready.size or not config.memory.has_fetchers:
+        return pattern_output(ready)
+    return writer_output(row_writer(RowWriteShape.of(config), config.memory.latency_cycles))
 
 
 def run_group(
@@ -376,14 +379,13 @@ def _run(
     tables = np.zeros((len(groups), UNITS, CAUSES), np.int64)
     sizes = np.zeros((len(groups), BYTE_KINDS), np.int64)
     events = np.zeros((int(offsets[-1] + rows.lsb_flags.sum()) if record else 0, EVENTS), np.int64)
-    output = pattern_output(output_ready)
     if config.memory.has_fetchers:
         parts = [
             _run_on_ports(
                 config,
                 group,
                 *group_ports(config, group, PortStalls(memory_ready)),
-                output if output_ready.size else writer_output(machine_writer(config)),
+                machine_output(config, output_ready),
                 events,
             )
             for group in groups
@@ -401,7 +403,7 @@ def _run(
         port,
         no_port(),
         NOWHERE,
-        output,
+        pattern_output(output_ready),
         tables,
         sizes,
         events,
