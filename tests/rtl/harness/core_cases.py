@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from topsieve_sim.arch import AcceleratorConfig, load_config
 from topsieve_sim.golden.attention import AttentionOperands, AttentionResult, attention, flush_cycles
-from topsieve_sim.golden.numbers import ScoreFactor
+from topsieve_sim.golden.numbers import ScoreFactor, msb_only
 from topsieve_sim.golden.topk import SELECTOR_CODES, select_cycles
 from topsieve_sim.timing.attention import AttentionGroup
 from topsieve_sim.timing.operand_layout import OperandLayout
@@ -68,9 +68,12 @@ class CoreCase:
         """Every bit that leaves."""
         operands = self.operands
         query = operands.query[:, self.tokens] if self.live_queries else operands.query
+        # First passes read MSB planes, and a threshold of 0 makes none of them unsure.
+        sure = self.progressive and self.threshold == 0
+        key = msb_only(operands.key, config.formats.key_lsb_bits) if sure else operands.key
         gathered = AttentionOperands(
             query,
-            operands.key[:, self.tokens],
+            key[:, self.tokens],
             operands.value[:, self.tokens],
             operands.factor,
             None,
@@ -279,7 +282,7 @@ def _draw_core_case(config: AcceleratorConfig, generator: np.random.Generator, *
         "queries": queries,
         "causal": bool(generator.integers(2)),
         "progressive": progressive,
-        "threshold": int(generator.integers(1, (1 << formats.probability_bits) + 1)) if progressive else 0,
+        "threshold": one_of(0, *generator.integers(0, (1 << formats.probability_bits) + 1, 8)) if progressive else 0,
         "kept": min(one_of(0, generator.integers(1, keys + 2)), config.capacity),
         "live_tokens": live,
         "live_queries": live_queries,
