@@ -13,6 +13,7 @@ from topsieve_rtl.stream import Fifo
 from topsieve_rtl.topk import TopKEngine, make_selector
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.golden.attention_latency import attention_latencies
+from topsieve_sim.golden.topk_latency import LOAD_TO_COMMAND
 
 
 class ValueSelection(wiring.Component):
@@ -111,7 +112,10 @@ class ValueSelection(wiring.Component):
         else:
             self._adapt(m, engine, is_open, inside)
         waits = engine.i.ready & ~is_open & (self.i.valid if part_lanes == lanes else part.count != 0)
-        m.d.comb += self.progress.eq(Cat(engine.works, waits))
+        # The cycles between a row's last part and its command are that row's.
+        loaded = Signal(LOAD_TO_COMMAND - 1)
+        m.d.sync += loaded.eq(Cat(enters & part.last, loaded))
+        m.d.comb += self.progress.eq(Cat(engine.works, waits & ~loaded.any()))
         self._name(m, banks)
         return m
 

@@ -14,18 +14,28 @@ from amaranth.sim import Simulator
 from topsieve_rtl.accelerator import Accelerator
 from topsieve_rtl.csr import ACCELERATOR_MAP
 from topsieve_sim.arch import AcceleratorConfig
+from topsieve_sim.timing.accelerator import NO_RUN_STALLS, RunStalls, WriteStalls
+from topsieve_sim.timing.attention import PortStalls
 
 OKAY, SLAVE_ERROR, DECODE_ERROR = 0, 2, 3
 
 
-@dataclass
-class Stalls:
-    """Chances of a pause in a cycle, each channel for itself; all 0 is the memory of the timing model."""
+def draw_stalls(generator: np.random.Generator, chance: float, cycles: int = 4000) -> RunStalls:
+    """Every channel pauses by itself; after `cycles` cycles, or as many bursts or words, none does."""
 
-    address: float = 0.0
-    data: float = 0.0
-    write: float = 0.0
-    response: float = 0.0
+    def ready() -> np.ndarray:
+        return generator.random(cycles) >= chance
+
+    def pauses() -> np.ndarray:
+        return generator.integers(1, 8, cycles) * (generator.random(cycles) < chance)
+
+    ports = [PortStalls(ready(), pauses(), pauses() * (generator.random(cycles) < 0.5)) for _ in range(2)]
+    return RunStalls(*ports, WriteStalls(ready(), ready(), pauses()))
+
+
+def _at(pattern: np.ndarray, place: int, beyond: int) -> int:
+    """A pattern that begins with `start`, and ends."""
+    return int(pattern[place]) if 0 <= place < pattern.size else beyond
 
 
 def _response(image: bytearray, address: int, fails: Callable[[int], bool]) -> int:
@@ -34,124 +44,122 @@ def _response(image: bytearray, address: int, fails: Callable[[int], bool]) -> i
     return SLAVE_ERROR if fails(address) else OKAY
 
 
-@dataclass
-class _Read:
-    earliest: int
-    address: int
-    words: int
+def _checked(address: int, words: int, width: int) -> None:
+    assert address % width == 0
+    assert address // 4096 == (address + words * width - 1) // 4096, "a burst crosses 4 kB"
 
 
 @dataclass
 class ReadPort:
-    """A read-only slave: bursts in order, a burst's first word `latency` cycles after the cycle behind its address."""
+    """A read-only slave whose words come as `topsieve_sim.timing.plane_fetch` says; `cycle` counts from `start`."""
 
     name: str
     image: bytearray
     width: int
     latency: int
-    stalls: Stalls
-    generator: np.random.Generator
+    stalls: PortStalls
     fails: Callable[[int], bool]
-    waiting: deque[_Read] = field(default_factory=deque)
-    offered: tuple[int, int, int] | None = None
-    ready: bool = True
+    waiting: deque[list[int]] = field(default_factory=deque)
+    bursts: int = 0
     words: int = 0
+    last_word: int = -1
+    ready: int = 1
+    offered: bool = False
 
     def drive(self, put: Callable[[str, int], None], cycle: int) -> None:
         """The wires of a cycle."""
-        self.ready = self.generator.random() >= self.stalls.address
+        self.ready = _at(self.stalls.ready, cycle, 1)
         put(f"m_axi_{self.name}_arready", self.ready)
-        due = self.offered is None and bool(self.waiting) and cycle >= self.waiting[0].earliest
-        if due and self.generator.random() >= self.stalls.data:
-            burst = self.waiting[0]
-            word = int.from_bytes(self.image[burst.address : burst.address + self.width], "little")
-            self.offered = (word, _response(self.image, burst.address, self.fails), int(burst.words == 1))
-        put(f"m_axi_{self.name}_rvalid", self.offered is not None)
-        if self.offered is not None:
-            for wire, value in zip(("rdata", "rresp", "rlast"), self.offered, strict=True):
-                put(f"m_axi_{self.name}_{wire}", value)
+        paused = _at(self.stalls.gap, self.words, 0) if self.words else 0
+        self.offered = bool(self.waiting) and cycle >= max(self.waiting[0][0], self.last_word + 1 + paused)
+        put(f"m_axi_{self.name}_rvalid", self.offered)
+        if self.offered:
+            _, address, words = self.waiting[0]
+            put(f"m_axi_{self.name}_rdata", int.from_bytes(self.image[address : address + self.width], "little"))
+            put(f"m_axi_{self.name}_rresp", _response(self.image, address, self.fails))
+            put(f"m_axi_{self.name}_rlast", words == 1)
 
     def sample(self, get: Callable[[str], int], cycle: int) -> None:
         """What crossed in the cycle."""
+        if self.offered:
+            assert get(f"m_axi_{self.name}_rready"), "a word waits"
+            self.waiting[0][1] += self.width
+            self.waiting[0][2] -= 1
+            if not self.waiting[0][2]:
+                self.waiting.popleft()
+            self.last_word = cycle
+            self.words += 1
         if self.ready and get(f"m_axi_{self.name}_arvalid"):
             address, words = get(f"m_axi_{self.name}_araddr"), get(f"m_axi_{self.name}_arlen") + 1
-            assert address % self.width == 0
-            assert address // 4096 == (address + words * self.width - 1) // 4096, "a burst crosses 4 kB"
-            self.waiting.append(_Read(cycle + 1 + self.latency, address, words))
-        if self.offered is not None and get(f"m_axi_{self.name}_rready"):
-            burst = self.waiting[0]
-            burst.address += self.width
-            burst.words -= 1
-            self.words += 1
-            if not burst.words:
-                self.waiting.popleft()
-            self.offered = None
+            _checked(address, words, self.width)
+            self.waiting.append([cycle + 1 + self.latency + _at(self.stalls.delay, self.bursts, 0), address, words])
+            self.bursts += 1
 
 
 @dataclass
 class WritePort:
-    """A write-only slave; a burst is answered `latency` cycles after the cycle behind its last word."""
+    """A write-only slave that answers as `topsieve_sim.timing.row_writer` says; `cycle` counts from `start`."""
 
     image: bytearray
     width: int
     latency: int
-    stalls: Stalls
-    generator: np.random.Generator
+    stalls: WriteStalls
     fails: Callable[[int], bool]
     addresses: deque[list[int]] = field(default_factory=deque)
     responses: deque[tuple[int, int]] = field(default_factory=deque)
-    offered: int | None = None
+    bursts: int = 0
     response: int = OKAY
-    ready: tuple[bool, bool] = (True, True)
-    written: set[int] = field(default_factory=set)
+    ready: tuple[int, int] = (1, 1)
+    offered: bool = False
 
     def drive(self, put: Callable[[str, int], None], cycle: int) -> None:
         """The wires of a cycle."""
-        address, word = self.generator.random(2)
-        self.ready = (bool(address >= self.stalls.address), bool(word >= self.stalls.write))
+        self.ready = (_at(self.stalls.address_ready, cycle, 1), _at(self.stalls.word_ready, cycle, 1))
         put("m_axi_w_awready", self.ready[0])
         put("m_axi_w_wready", self.ready[1])
-        due = self.offered is None and bool(self.responses) and cycle >= self.responses[0][0]
-        if due and self.generator.random() >= self.stalls.response:
-            self.offered = self.responses.popleft()[1]
-        put("m_axi_w_bvalid", self.offered is not None)
-        put("m_axi_w_bresp", self.offered or OKAY)
+        self.offered = bool(self.responses) and cycle >= self.responses[0][0]
+        put("m_axi_w_bvalid", self.offered)
+        put("m_axi_w_bresp", self.responses[0][1] if self.offered else OKAY)
 
     def sample(self, get: Callable[[str], int], cycle: int) -> None:
         """What crossed in the cycle."""
-        if self.offered is not None and get("m_axi_w_bready"):
-            self.offered = None
+        if self.offered:
+            assert get("m_axi_w_bready"), "a response waits"
+            self.responses.popleft()
         if self.ready[0] and get("m_axi_w_awvalid"):
             address, words = get("m_axi_w_awaddr"), get("m_axi_w_awlen") + 1
-            assert address % self.width == 0
-            assert address // 4096 == (address + words * self.width - 1) // 4096, "a burst crosses 4 kB"
+            _checked(address, words, self.width)
             self.addresses.append([address, words])
         if self.ready[1] and get("m_axi_w_wvalid"):
-            burst = self.addresses[0]
-            word = get("m_axi_w_wdata").to_bytes(self.width, "little")
-            strobes = get("m_axi_w_wstrb")
-            there = burst[0] < len(self.image)
+            self._write(get, cycle)
+
+    def _write(self, get: Callable[[str], int], cycle: int) -> None:
+        burst = self.addresses[0]
+        word, strobes = get("m_axi_w_wdata").to_bytes(self.width, "little"), get("m_axi_w_wstrb")
+        self.response = max(self.response, _response(self.image, burst[0], self.fails))
+        if burst[0] < len(self.image):
             for byte in range(self.width):
-                if strobes >> byte & 1 and there:
+                if strobes >> byte & 1:
                     self.image[burst[0] + byte] = word[byte]
-                    self.written.add(burst[0] + byte)
-            self.response = max(self.response, _response(self.image, burst[0], self.fails))
-            burst[0] += self.width
-            burst[1] -= 1
-            assert get("m_axi_w_wlast") == (burst[1] == 0)
-            if not burst[1]:
-                self.addresses.popleft()
-                self.responses.append((cycle + 1 + self.latency, self.response))
-                self.response = OKAY
+        burst[0] += self.width
+        burst[1] -= 1
+        assert get("m_axi_w_wlast") == (burst[1] == 0)
+        if not burst[1]:
+            self.addresses.popleft()
+            delay = _at(self.stalls.delay, self.bursts, 0)
+            self.responses.append((cycle + 1 + self.latency + delay, self.response))
+            self.bursts += 1
+            self.response = OKAY
 
 
 @dataclass
 class Job:
-    """A run from `start`: the memory before it, where its first descriptor is, and what goes wrong on the way."""
+    """A run from `start`: the memory before it, where its first descriptor is, how the ports stall, which words fail."""
 
     image: bytearray
     descriptor: int
     threshold: int | None = None
+    stalls: RunStalls = NO_RUN_STALLS
     read_fails: Callable[[int], bool] = lambda address: False
     query_fails: Callable[[int], bool] = lambda address: False
     write_fails: Callable[[int], bool] = lambda address: False
@@ -159,18 +167,15 @@ class Job:
 
 @dataclass
 class Outcome:
-    """The memory after the run, the registers and counters, and which bytes were written."""
+    """The memory after the run, the status and the performance counters."""
 
-    image: bytearray
+    image: bytes
     done: int
     error: int
     counters: dict[str, int]
-    written: set[int]
 
 
-def run_machine(
-    config: AcceleratorConfig, jobs: Sequence[Job], stalls: Stalls | None = None, seed: int = 0, limit: int = 60_000
-) -> list[Outcome]:
+def run_machine(config: AcceleratorConfig, jobs: Sequence[Job], limit: int = 60_000) -> list[Outcome]:
     """Run jobs one after the other without a reset between them, each from `start` to the interrupt.
 
     Raises
@@ -181,12 +186,11 @@ def run_machine(
     machine = Accelerator(config)
     simulator = Simulator(machine)
     simulator.add_clock(1e-9)
-    generator = np.random.default_rng(seed)
     outcomes: list[Outcome] = []
 
     async def bench(context: Any) -> None:
         for job in jobs:
-            outcomes.append(await _Run(context, machine, job, stalls or Stalls(), generator, limit).play())
+            outcomes.append(await _Run(context, machine, job, limit).play())
 
     simulator.add_testbench(bench)
     simulator.run()
@@ -196,25 +200,17 @@ def run_machine(
 class _Run:
     """One job on a machine under simulation."""
 
-    def __init__(
-        self,
-        context: Any,
-        machine: Accelerator,
-        job: Job,
-        stalls: Stalls,
-        generator: np.random.Generator,
-        limit: int,
-    ) -> None:
+    def __init__(self, context: Any, machine: Accelerator, job: Job, limit: int) -> None:
         self.context, self.machine, self.job, self.limit = context, machine, job, limit
-        self.cycle = 0
-        memory = machine.config.memory
+        # Counts from `start`, which is not known before it comes.
+        self.cycle = -limit
         self.image = bytearray(job.image)
-        common = (memory.bytes_per_cycle, memory.latency_cycles, stalls, generator)
-        self.reads = [
-            ReadPort("kv", self.image, *common, job.read_fails),
-            ReadPort("q", self.image, *common, job.query_fails),
-        ]
-        self.write = WritePort(self.image, *common, job.write_fails)
+        width, latency = machine.config.memory.bytes_per_cycle, machine.config.memory.latency_cycles
+        self.ports = (
+            ReadPort("kv", self.image, width, latency, job.stalls.operands, job.read_fails),
+            ReadPort("q", self.image, width, latency, job.stalls.queries, job.query_fails),
+            WritePort(self.image, width, latency, job.stalls.writes, job.write_fails),
+        )
 
     async def play(self) -> Outcome:
         """From the set-up of the registers to the end of the run."""
@@ -224,24 +220,25 @@ class _Run:
         await self.store("interrupt_enable", 3)
         await self.store("control", 0b010)
         await self.store("control", 0b001)
-        for _ in range(self.limit):
-            if self.context.get(self.machine.irq):
-                break
-            await self.tick()
-        else:
-            raise AssertionError(f"no interrupt within {self.limit} cycles")
-        while await self.load("status") & 1:
-            pass
-        status = await self.load("status")
+        status = 0
+        # Descriptors may interrupt on the way.
+        while not status >> 1:
+            await self.interrupted()
+            await self.store("interrupt_status", 3)
+            status = await self.load("status")
         await self.store("control", 0b100)
-        counters = {
-            counter.name: await self.load_at(counter.offset) | await self.load_at(counter.offset + 4) << 32
-            for counter in ACCELERATOR_MAP.counters
-        }
+        # No run here lasts 2^32 cycles, so one upper half stands for all.
+        counters = {counter.name: await self.load_at(counter.offset) for counter in ACCELERATOR_MAP.counters}
+        assert await self.load_at(ACCELERATOR_MAP.counters[0].offset + 4) == 0
         await self.store("status", 0x102)
-        await self.store("interrupt_status", 3)
         assert not self.context.get(self.machine.irq)
-        return Outcome(self.image, status >> 1 & 1, status >> 8 & 0xFF, counters, self.write.written)
+        return Outcome(bytes(self.image), status >> 1 & 1, status >> 8 & 0xFF, counters)
+
+    async def interrupted(self) -> None:
+        """Until the interrupt is high."""
+        while not self.context.get(self.machine.irq):
+            assert self.cycle < self.limit, f"no interrupt within {self.limit} cycles"
+            await self.tick()
 
     async def tick(self) -> None:
         """A cycle, in which the memory does its part."""
@@ -252,9 +249,11 @@ class _Run:
         def get(wire: str) -> int:
             return int(self.context.get(getattr(self.machine, wire)))
 
-        for port in (*self.reads, self.write):
+        if self.context.get(self.machine.registers.control_start):
+            self.cycle = 0
+        for port in self.ports:
             port.drive(put, self.cycle)
-        for port in (*self.reads, self.write):
+        for port in self.ports:
             port.sample(get, self.cycle)
         await self.context.tick()
         self.cycle += 1
