@@ -12,6 +12,8 @@ from pydantic import ValidationError
 from rtl.harness.accelerator_bench import Job, Outcome, draw_stalls, run_machine
 from rtl.harness.accelerator_jobs import DrawnJob, draw_job
 from rtl.harness.attention_machines import draw_machine
+from rtl.harness.bus_bench import run_bus_bench
+from topsieve_rtl.accelerator import Accelerator
 from topsieve_sim.arch import AcceleratorConfig, load_config
 from topsieve_sim.golden.accelerator import AcceleratorRun, MachineState, RunError, run
 from topsieve_sim.golden.descriptor import Flag
@@ -144,3 +146,7 @@ def test_long_jobs(seed):
     drawn = [draw_job(TINY, generator, 4, TINY.capacity, 12) for _ in range(2)]
     jobs = jobs_of(drawn, 0.2 * (seed % 2), seed)
     check(TINY, jobs, run_machine(TINY, jobs))
+
+
+def test_the_driver_runs_a_job_between_bus_models():
+    run_bus_bench(Accelerator(TINY), "topsieve_accelerator", "rtl.harness.accelerator_cocotb_bench")
