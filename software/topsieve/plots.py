@@ -38,6 +38,8 @@ STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.6,
     "figure.dpi": 120,
     "savefig.dpi": 120,
+    "pdf.fonttype": 42,
+    "hatch.linewidth": 0.6,
 }
 MAX_WORDS = 64
 
@@ -145,8 +147,8 @@ def plot_energy(energy_pj: Mapping[str, Mapping[str, float]], path: str | Path, 
     write_figure(figure, path)
 
 
-def new_figure(width_inches: float, height_inches: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure in the house's style with `columns` panels beside each other."""
+def new_figure(width_inches: float, height_inches: float, columns: int = 1, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure in the house's style with `rows` x `columns` panels, row by row."""
     # A figure with its own canvas instead of pyplot: no display, no global list of open figures.
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -155,11 +157,11 @@ def new_figure(width_inches: float, height_inches: float, columns: int = 1) -> t
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width_inches, height_inches), layout="tight")
         FigureCanvasAgg(figure)
-        return figure, [figure.add_subplot(1, columns, column + 1) for column in range(columns)]
+        return figure, [figure.add_subplot(rows, columns, place + 1) for place in range(rows * columns)]
 
 
 def write_figure(figure: Figure, path: str | Path) -> None:
-    """Write `figure` as PNG: equal plots are equal bytes.
+    """Write `figure` as PNG, or as PDF where `path` ends so: equal plots are equal bytes.
 
     Raises
     ------
@@ -168,10 +170,12 @@ def write_figure(figure: Figure, path: str | Path) -> None:
     """
     import matplotlib
 
+    form = "pdf" if Path(path).suffix == ".pdf" else "png"
+    # Without the version of matplotlib or the hour in the file, equal plots are equal bytes.
+    unsaid = dict.fromkeys(("Creator", "Producer", "CreationDate") if form == "pdf" else ("Software",))
     drawn = io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        # Without the version of matplotlib in the file, equal plots are equal bytes.
-        figure.savefig(drawn, format="png", bbox_inches="tight", metadata={"Software": None})
+        figure.savefig(drawn, format=form, bbox_inches="tight", metadata=unsaid)
     with written_whole(path, "wb") as stream:
         stream.write(drawn.getvalue())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import struct
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,9 @@ def fields(message: bytes) -> dict[int, list[Any]]:
         number, wire = tag >> 3, tag & 7
         if wire == 0:
             found[number].append(varint())
+        elif wire == 1:
+            found[number].append(struct.unpack("<d", message[place : place + 8])[0])
+            place += 8
         else:
             assert wire == 2
             size = varint()
@@ -170,7 +174,9 @@ def test_the_perfetto_trace_has_a_track_a_unit_and_matching_ends(report: Report,
     packets = [fields(packet) for packet in fields(data)[1]]
     tracks = [fields(packet[60][0]) for packet in packets if 60 in packet]
     names = {track[1][0]: track[2][0].decode() for track in tracks if 2 in track}
-    assert sorted(names.values()) == sorted([u.value for u in Unit] + [f"{u.value} busy" for u in Unit])
+    counters = [f"{unit.value} busy" for unit in Unit] + ["memory bandwidth"]
+    assert sorted(names.values()) == sorted([unit.value for unit in Unit] + counters)
+    peak = report.accelerator.memory.bytes_per_cycle * report.accelerator.clock_mhz * 1e-3
     open_slices: dict[int, list[tuple[int, str]]] = defaultdict(list)
     seen = []
     previous = 0
@@ -189,7 +195,8 @@ def test_the_perfetto_trace_has_a_track_a_unit_and_matching_ends(report: Report,
             seen.append((names[track], name, begin, time - begin))
         else:
             assert kind == 4
-            assert 0 <= event[30][0] <= 100
+            level = event[30][0] if 30 in event else event[44][0]
+            assert 0 <= level <= (peak if names[track] == "memory bandwidth" else 100)
     assert not any(open_slices.values())
     # 100 MHz: a cycle is ten nanoseconds.
     wanted = [(p.unit.value, p.name, 10 * p.start_cycle, 10 * p.duration_cycles) for p in report.timeline]

@@ -14,10 +14,12 @@ from topsieve_sim.report.model import (
     load_report,
     report_schema,
 )
-from topsieve_sim.report.perfetto import perfetto_bytes, write_perfetto
+from topsieve_sim.report.perfetto import perfetto_bytes, timeline_bytes, write_perfetto, write_timeline
 from topsieve_sim.report.tables import csv_tables, write_csv
+from topsieve_sim.report.timeline import Counter
 
 __all__ = [
+    "Counter",
     "LayerRow",
     "OperationRow",
     "Report",
@@ -32,6 +34,8 @@ __all__ = [
     "load_report",
     "perfetto_bytes",
     "report_schema",
+    "timeline_bytes",
     "write_csv",
     "write_perfetto",
+    "write_timeline",
 ]
