@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from topsieve_rtl.attention.arithmetic import adder_tree, round_half_up_shift, saturate_signed
 from topsieve_rtl.attention.layouts import ROW_BITS, OutputRow, ProbabilityBeat
 from topsieve_rtl.attention.words import WordGeometry, WordRead, word_control, word_register
-from topsieve_rtl.stream import Fifo
+from topsieve_rtl.stream import Fifo, Storage
 from topsieve_rtl.topk.networks import delayed, registered
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.golden.attention_latency import attention_latencies, tree_levels
@@ -68,7 +68,8 @@ class WeightedSumArray(wiring.Component):
         depth = attention_latencies(self.config).output_rows
         beat = self.i.payload
         m.submodules.pending = pending = Fifo(self.row_bits, depth)
-        m.submodules.fifo = fifo = Fifo(self.o.payload.shape(), depth)
+        # Whole rows are too wide for registers.
+        m.submodules.fifo = fifo = Fifo(self.o.payload.shape(), depth, Storage.LUT_RAM)
         wiring.connect(m, fifo.o, wiring.flipped(self.o))
 
         # Admission: `open` while a row has begun and its last beat has not come.
