@@ -69,7 +69,7 @@ def tiny_decoder(family: str, *, layers: int = 3, attention: str = "sdpa", seed:
                 initializer_range=0.4,
                 bos_token_id=None,
                 eos_token_id=None,
-            )  # fmt: skip
+            )
         )
     else:
         sizes = {

@@ -288,10 +288,19 @@ def test_attention_reads_what_is_chosen_and_live():
     chosen[..., -1] = True
     live = torch.tensor([[True] * 3, [False, True, True]])
     seen = attend(
-        query, key, value, valid=valid, columns=torch.tensor([[0, 1, 2, 4, 5, 3]] * 2), query_columns=torch.arange(3, 6),
-        live_queries=live, heads=torch.ones(2, 2, dtype=torch.bool), scaling=0.3, taps=Taps(True, 2), chosen=chosen,
+        query,
+        key,
+        value,
+        valid=valid,
+        columns=torch.tensor([[0, 1, 2, 4, 5, 3]] * 2),
+        query_columns=torch.arange(3, 6),
+        live_queries=live,
+        heads=torch.ones(2, 2, dtype=torch.bool),
+        scaling=0.3,
+        taps=Taps(True, 2),
+        chosen=chosen,
         policy=AttentionPolicy(),
-    )  # fmt: skip
+    )
     columns = np.array([0, 1, 2, 4, 5, 3])
     total = np.zeros((2, 2, 6))
     for r in range(2):
@@ -390,7 +399,7 @@ def test_d2o_layers_share_by_how_uneven_they_are():
             {},
             column_sum=sums[layer],
             memory={},
-        )  # fmt: skip
+        )
         for layer in range(3)
     ]
     LayerDensity(keep=0.4, whole_first=1, whole_last=0).spread(contexts)
@@ -511,6 +520,7 @@ def test_spatten_cascade():
         for t in (PROMPT, PROMPT + 1):
             out = two(input_ids=ids[:, t : t + 1], past_key_values=out.past_key_values)
     score = np.zeros(PROMPT + 2)
+    previous: list[int] = []
     for number, (first, second) in enumerate(r.record.passes):
         tokens = PROMPT + number
         ((decision, among),) = first.cascade

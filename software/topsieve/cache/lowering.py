@@ -156,7 +156,7 @@ class _Sink:
         # A prompt is causal: its queries are the last of the keys.
         causal = queries > 1
         kept = kept_values(keys, policy.value_keep) if policy.value_keep < 1 else keys
-        operands = self._operands(layer, sequence, members, chosen)
+        operands = self._operands(layer, sequence, members, kv_heads, chosen)
         self._add(
             QueryKey(
                 **place,
@@ -205,8 +205,13 @@ class _Sink:
         rows = layer.lsb_rows.reshape(-1, self.record.shape.heads)[sequence]
         return int(rows[members].sum())
 
-    def _operands(self, layer: LayerPass, sequence: int, members: list[int], chosen: bool) -> dict[str, Tensor]:
-        """Query, key and value of these heads, live rows and slots only, oldest first."""
+    def _operands(
+        self, layer: LayerPass, sequence: int, members: list[int], kv_heads: int, chosen: bool
+    ) -> dict[str, Tensor]:
+        """Query, key and value of these heads, live rows and slots only, oldest first.
+
+        Where some heads are pruned, each of the others has keys and values of its own.
+        """
         if not self.keep_operands or chosen or layer.query is None or layer.key is None or layer.value is None:
             return {}
         assert layer.valid is not None
@@ -214,7 +219,7 @@ class _Sink:
         shape = self.record.shape
         groups = shape.heads // shape.kv_heads
         rows = [sequence * shape.kv_heads + head // groups for head in members]
-        kv_rows = sorted(set(rows))
+        kv_rows = rows if kv_heads == len(members) else sorted(set(rows))
         query = torch.stack(
             [layer.query[row, head % groups][layer.live_queries[row]] for row, head in zip(rows, members, strict=True)]
         )

@@ -20,7 +20,9 @@ def quotas(budget: CacheBudget, context: CacheContext) -> list[Quota]:
     rows = list(zip(context.live.tolist(), context.initial.tolist(), strict=True))
     given = context.memory.get("share")
     if given is None:
-        return [budget.quota(slots, prompt) for slots, prompt in rows]
+        # Rows of equal lengths are many, and shares are counted in fractions.
+        known = {row: budget.quota(*row) for row in set(rows)}
+        return [known[row] for row in rows]
     own = [replace(budget, keep=share) for share in given.tolist()]
     return [mine.quota(slots, prompt) for mine, (slots, prompt) in zip(own, rows, strict=True)]
 
