@@ -10,7 +10,7 @@ DEMO_METHODS := dense,random,spatten,tome,evit,powerbert,spatten:head_keep=0.75,
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help environment system demo check unit test test-full bench gpu-bench validation registers charts resources bit-plans clean distclean constraints
+.PHONY: help environment system demo check unit test test-full bench gpu-bench validation registers charts resources bit-plans models clean distclean constraints
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -59,6 +59,9 @@ charts: environment ## cycles and area of the top-k selectors, into docs/topk-se
 
 bit-plans: environment ## accuracy of key planes on MiniLM's operands, into docs/bit-plans.md
 	$(BIN)/python -m topsieve.bit_plans docs/bit-plans.md
+
+models: environment ## train byte-gpt anew, with its checkpoint (ten minutes of one core)
+	$(BIN)/python -m topsieve.subjects.byte_gpt.train
 
 constraints: environment ## write the installed versions to constraints.txt
 	@scripts/freeze.sh
