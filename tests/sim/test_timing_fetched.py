@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,8 +19,9 @@ from sim.attention_strategies import (
     port_stalls,
     with_scores,
 )
-from topsieve_sim.arch import AcceleratorConfig
+from topsieve_sim.arch import AcceleratorConfig, load_config
 from topsieve_sim.stepped.attention import SteppedAttention
+from topsieve_sim.stepped.fetched_memory import FetchRequest
 from topsieve_sim.timing.attention import (
     BYTE_KIND_NAMES,
     CAUSE_NAMES,
@@ -76,3 +79,26 @@ def test_fetched_times_equal_the_stepped_machine(
         group = dataclasses.replace(group, lsb_flags=False)
     group, scores = with_scores(config, group, seed)
     assert_equal_to_stepped(config, group, scores, stalls, query_stalls, output)
+
+
+class Reconsiders(SteppedAttention):
+    """Chooses between a repeated and a new row again in every cycle in which the query fetcher is not ready."""
+
+    def _query(self, picked: tuple[int, bool] | None) -> FetchRequest | None:
+        found = super()._query(picked)
+        self.chosen = None
+        return found
+
+
+@pytest.mark.parametrize("seed", [17, 26, 29])
+def test_the_choice_of_a_row_holds_until_its_query_is_asked_for(seed: int) -> None:
+    """Groups in which a row is decided while a new one waits for the fetcher."""
+    overrides = ["dot_product.multipliers=32", "weighted_sum.multipliers=32", "memory.beat_bytes=16"]
+    config = load_config("tiny", [*overrides, "memory.latency_cycles=1"])
+    rng = np.random.default_rng(seed)
+    queries, keys = int(rng.integers(2, 9)), int(rng.integers(1, 5))
+    head_dim, flags = int(rng.integers(1, 5)), rng.random(8 * queries) < 0.5
+    group = AttentionGroup(heads=8, queries=queries, keys=keys, kept=keys, head_dim=head_dim, lsb_flags=flags)
+    never = PortStalls()
+    assert_equal_to_stepped(config, group, [], never, never, never.ready)
+    assert Reconsiders(config, group).run([], []) != SteppedAttention(config, group).run([], [])
