@@ -30,7 +30,7 @@ VARIANTS = (
 CONTENT_ONLY = ("spatten", "powerbert", "ltp", "evit")
 PROTECTS_CLS = ("random", "uniform", "pooling", "powerbert", "evit", "tome")
 # How many stay depends on more than the number of tokens.
-DATA_DECIDES = ("ltp", "ats", "prumerge", "dart", "sparsevlm", "pact", "dycoke")
+DATA_DECIDES = ("ltp", "ats", "prumerge", "dart", "sparsevlm", "pact", "dycoke", "turbo", "folder", "tokencorr")
 # Methods that drop some tokens and merge others.
 ALSO_DROPS = ("sparsevlm", "pact")
 # One token, the first or the last, stays beside a share of the others, with the rounding of the paper.
@@ -41,6 +41,11 @@ ROUNDS_BESIDE = {
     "divprune": round,
     "dynamicvit": math.floor,
     "pyramiddrop": math.floor,
+    "hiprune": math.floor,
+    "flowcut": math.floor,
+    "todre": math.floor,
+    "globalcom2": math.floor,
+    "zoo-prune": math.floor,
 }
 SEEDS = st.integers(0, 10_000)
 LENGTHS = st.lists(st.integers(1, 13), min_size=1, max_size=4)

@@ -135,7 +135,7 @@ def of_decisions(ops: tuple) -> int:
     return sum(op.flops for op in extra)
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "dynamicvit"])
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("dynamicvit", "zoo-prune")])
 def test_padded_flops_equal_the_flop_counter(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of tower, projector and language model, to the last digit; what the decisions compute is counted apart."""
     model, batch = LLAVA["eager"], questions()

@@ -89,10 +89,11 @@ def split(x: Tensor, shape: ModelShape) -> Tensor:
     return x.reshape(*x.shape[:2], shape.heads, shape.head_dim).transpose(1, 2)
 
 
-def moved(signals: dict[Signal, Tensor], reduction: Reduction) -> dict[Signal, Tensor]:
+def moved(signals: dict[Signal, Tensor], reduction: Reduction, merge: bool) -> dict[Signal, Tensor]:
     """A layer's signals [B, H, N, ...] with their tokens reduced; hidden states are seen as they are at the moment."""
     rows = {signal: x for signal, x in signals.items() if x.dim() >= 3 and signal is not Signal.HIDDEN}
-    return signals | {signal: reduction.gather(x.transpose(1, 2)).transpose(1, 2) for signal, x in rows.items()}
+    move = reduction.apply if merge else reduction.gather
+    return signals | {signal: move(x.transpose(1, 2)).transpose(1, 2) for signal, x in rows.items()}
 
 
 def run(
@@ -161,7 +162,7 @@ def run(
             if stage.accumulates:
                 state[id(stage)] = reduction.scores
             state = {which: kept if which in of_heads_only else reduction.gather(kept) for which, kept in state.items()}
-            signals = {which: moved(kept, reduction) for which, kept in signals.items()}
+            signals = {which: moved(kept, reduction, stage.merges_signals) for which, kept in signals.items()}
             hidden = reduction.apply(hidden)
             valid, positions, size = reduction.valid, reduction.positions, reduction.size
             if segment is not None:

@@ -31,6 +31,14 @@ VISION_METHODS = (
     "sparsevlm",
     "pact",
     "dycoke",
+    "hiprune",
+    "flowcut",
+    "todre",
+    "globalcom2",
+    "zoo-prune",
+    "turbo",
+    "folder",
+    "tokencorr",
 )
 
 SIDE = 16

@@ -336,7 +336,7 @@ class ForwardPass:
         if step.site is Site.HEAD:
             self._drop_heads(decision.reduction)
         else:
-            hidden = self._reduce_tokens(decision.reduction, hidden, stage.renumber)
+            hidden = self._reduce_tokens(decision.reduction, hidden, stage)
         return hidden, decision
 
     def _context(
@@ -381,7 +381,7 @@ class ForwardPass:
         kept[batch, reduction.keep[batch, slot]] = True
         self.heads = self.heads & kept
 
-    def _reduce_tokens(self, reduction: Reduction, hidden: Tensor, renumber: bool) -> Tensor:
+    def _reduce_tokens(self, reduction: Reduction, hidden: Tensor, stage: Stage) -> Tensor:
         """Move the tokens, and bring along what is kept a token: signals and states of the scorers."""
         self.valid, self.positions, self.size = reduction.valid, reduction.positions, reduction.size
         self._place = reduction.gather(self._place, fill=-1)
@@ -389,14 +389,14 @@ class ForwardPass:
             # A token that a method made stands for reduced ones.
             self.segment = reduction.gather(self.segment) | (reduction.valid & (reduction.keep < 0))
         if self.position_ids is not None:
-            if renumber:
+            if stage.renumber:
                 self.position_ids = (reduction.valid.cumsum(-1) - 1).clamp(min=0)
             else:
                 self.position_ids = reduction.gather(self.position_ids)
         self._reduced = True
-        self._kept_signals = {layer: _moved(kept, reduction) for layer, kept in self._kept_signals.items()}
+        self._kept_signals = {layer: _moved(kept, reduction, stage.merges_signals) for layer, kept in self._kept_signals.items()}
         if self._layers:
-            self._layers[-1].signals = _moved(self._layers[-1].signals, reduction)
+            self._layers[-1].signals = _moved(self._layers[-1].signals, reduction, stage.merges_signals)
         for index, state in self._states.items():
             if not self._is_head_stage(index):
                 self._states[index] = reduction.gather(state)
@@ -440,11 +440,12 @@ class ForwardPass:
         return self._halted_sum
 
 
-def _moved(signals: Mapping[Signal, Tensor], reduction: Reduction) -> dict[Signal, Tensor]:
+def _moved(signals: Mapping[Signal, Tensor], reduction: Reduction, merge: bool) -> dict[Signal, Tensor]:
     """Signals [B, H, N, ...] with their tokens reduced."""
+    move = reduction.apply if merge else reduction.gather
     return {
         signal: tensor
         if signal is Signal.HEAD_ABSOLUTE_SUM or not tensor.numel()
-        else reduction.gather(tensor.transpose(1, 2)).transpose(1, 2)
+        else move(tensor.transpose(1, 2)).transpose(1, 2)
         for signal, tensor in signals.items()
     }

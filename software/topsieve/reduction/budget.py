@@ -48,9 +48,9 @@ class Budget:
     ----------
     count : tokens to keep.
     ratio : share of the base to keep, in [0, 1]; a float is taken as the decimal the user wrote, see `exact`.
-    remove : tokens to remove from the current ones.
+    remove : tokens to remove from the base.
     threshold : scores under it are removed; the count then follows from the data.
-    base : what `ratio` refers to.
+    base : what `ratio` and `remove` refer to.
     rounding : of ratio x base.
     minimum : never fewer tokens than this (or all of them, if there are fewer).
     multiple_of : kept counts are rounded up to a multiple (hardware).
@@ -99,7 +99,7 @@ class Budget:
         if self.count is not None:
             wanted = self.count
         elif self.remove is not None:
-            wanted = current - self.remove
+            wanted = (initial if self.base is Base.INITIAL else current) - self.remove
         else:
             base = initial if self.base is Base.INITIAL else current
             share = exact(self.ratio or 0)

@@ -227,6 +227,8 @@ class Stage:
     accumulates : the scorer's result becomes `Context.state` of its next step.
     tower : in a model of vision and language, which part it acts in.
     renumber : in a rotary language model, the tokens that stay take the first positions; else they keep their own.
+    merges_signals : the signals of a merged token, for later steps in the same layer, are merged as its features are; else
+        they are those of the token it stands at.
     depth_weighted : the scores are cumulative halting scores c; the model puts out, for every initial token, the sum
         over the layers of its hidden states weighted with what c grew by, at most 1 - c in all (A-ViT).
     """
@@ -238,6 +240,7 @@ class Stage:
     accumulates: bool = False
     tower: Tower = Tower.VISION
     renumber: bool = False
+    merges_signals: bool = False
     depth_weighted: bool = False
 
 

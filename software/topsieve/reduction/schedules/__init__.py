@@ -3,6 +3,7 @@
 from topsieve.reduction.schedules.geometric_ramp import GeometricRamp
 from topsieve.reduction.schedules.linear_ramp import LinearRamp
 from topsieve.reduction.schedules.listed_layers import ListedLayers
+from topsieve.reduction.schedules.look_then_choose import LookThenChoose
 from topsieve.reduction.schedules.merge_ramp import MergeRamp
 from topsieve.reduction.schedules.one_step import OneStep
 from topsieve.reduction.schedules.stepwise_ramp import StepwiseRamp
@@ -12,6 +13,7 @@ __all__ = [
     "GeometricRamp",
     "LinearRamp",
     "ListedLayers",
+    "LookThenChoose",
     "MergeRamp",
     "OneStep",
     "StepwiseRamp",

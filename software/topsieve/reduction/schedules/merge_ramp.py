@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from topsieve.reduction.budget import Budget, exact
+from topsieve.reduction.budget import Base, Budget, exact
 from topsieve.reduction.roles import ModelShape, Site, Step
 
 
@@ -20,7 +20,7 @@ class MergeRamp:
     Parameters
     ----------
     site : where in each layer.
-    budget : what else holds of every step; its ratio is replaced.
+    budget : what else holds of every step; its ratio is replaced, and with `remove` its base.
     keep : share after the last layer, in (0, 1].
     remove : tokens a layer, on average; replaces `keep`.
     inflect : in [-1, 1]; 0 is even, above it later layers remove more.
@@ -38,7 +38,7 @@ class MergeRamp:
             low = int(self.remove * (1 - exact(self.inflect)))
             rise = 2 * (self.remove - low)
             budgets = [
-                replace(self.budget, ratio=None, remove=int(low + Fraction(layer * rise, last)))
+                replace(self.budget, ratio=None, base=Base.CURRENT, remove=int(low + Fraction(layer * rise, last)))
                 for layer in range(shape.layers)
             ]
         else:

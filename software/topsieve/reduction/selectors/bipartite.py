@@ -53,9 +53,15 @@ class Bipartite:
     ----------
     order : "ascending", or "paper": the unmerged even tokens, then the odd ones. The order decides which tokens are
         even in the next layer.
+    penalty : what the attention of CLS to the even token, mean over heads, takes off its edge: Turbo's semantic value,
+        specification `methods-vision`, section 6.1. In layer l it is multiplied by decay^|decay_from - l|.
+    decay, decay_from : see above.
     """
 
     order: Literal["ascending", "paper"] = "ascending"
+    penalty: float = 0.0
+    decay: float = 1.0
+    decay_from: float = 0.0
 
     def select(self, scores: Tensor, budget: Budget, context: Context) -> Selection:
         fixed = protected(budget, context)
@@ -69,6 +75,10 @@ class Bipartite:
         metric = context.signals[Signal.KEY].mean(1)[rows, ids.clamp(min=0)]
         free = live & ~fixed[rows, ids.clamp(min=0)]
         edge, partner = best_edges(metric, free)
+        if self.penalty:
+            attention = context.signals[Signal.ATTENTION_CLS_ROW].mean(1)[rows, ids.clamp(min=0)]
+            factor = self.penalty * self.decay ** abs(self.decay_from - context.layer)
+            edge = edge - factor * attention[:, 0::2]
         merged = top_k_mask(edge, removed, edge > float("-inf"))
 
         batch, pair = merged.nonzero(as_tuple=True)
