@@ -46,10 +46,12 @@ DECODERS = [
 
 
 @pytest.mark.parametrize("model", DECODERS, ids=lambda model: type(model).__name__)
-def test_traps_2_and_3_decoders_are_refused(model: torch.nn.Module) -> None:
-    """Their causal mask and their cache would silently no longer fit; today only encoders are supported."""
-    with pytest.raises(InputError, match=r"unsupported model family.*allowed: bert, camembert, electra, roberta"):
-        topsieve.reduce(model, "spatten")
+def test_traps_2_and_3_decoders_take_methods_of_the_cache_only(model: torch.nn.Module) -> None:
+    """With others their causal mask and their cache would silently no longer fit."""
+    with pytest.raises(InputError, match="does not act on decoders"):
+        topsieve.reduce(model, "tome")
+    with pytest.raises(InputError, match="acts on the cache of decoders"):
+        topsieve.reduce(tiny_encoder(), "h2o")
 
 
 def test_traps_2_and_3_an_encoder_family_as_decoder_is_refused() -> None:

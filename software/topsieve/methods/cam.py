@@ -18,7 +18,7 @@ from topsieve.reduction.roles import ModelShape
 
 @dataclass(frozen=True)
 class CaM(CacheOnly):
-    """Cache Merging: sinks and recent slots stay; the value of an evicted slot is shared out among the next ones.
+    """Cache Merging: sinks and recent slots stay; evicted values are shared out among the next ones.
 
     Zhang et al., ICML 2024; specification `methods-more`, section C.
 

@@ -18,7 +18,7 @@ from topsieve.reduction.roles import ModelShape
 
 @dataclass(frozen=True)
 class D2O(CacheOnly):
-    """Dynamic Discriminative Operations: H2O with layer budgets, and evicted slots merged into similar kept ones.
+    """D2O: H2O with budgets for each layer, and evicted slots merged into similar kept ones.
 
     Wan et al., ICLR 2025; specification `methods-more`, section C.
 

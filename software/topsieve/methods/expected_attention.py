@@ -17,7 +17,7 @@ from topsieve.reduction.roles import ModelShape
 
 @dataclass(frozen=True)
 class ExpectedAttention(CacheOnly):
-    """Expected Attention: the slots stay that queries to come would attend to, by the statistics of those so far.
+    """Expected Attention: slots stay that coming queries would attend to, judged by those so far.
 
     Devoto et al., 2025; specification `methods-more`, section C.
 

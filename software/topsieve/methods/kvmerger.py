@@ -17,7 +17,7 @@ from topsieve.reduction.roles import ModelShape
 
 @dataclass(frozen=True)
 class KvMerger(CacheOnly):
-    """KVMerger: runs of successive slots with similar keys become one slot at the place of the most attended.
+    """KVMerger: successive slots with similar keys become one, at the place of the most attended.
 
     Wang et al., 2024; specification `methods-more`, section C.
 

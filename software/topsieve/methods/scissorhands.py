@@ -17,7 +17,7 @@ from topsieve.reduction.roles import ModelShape
 
 @dataclass(frozen=True)
 class Scissorhands(CacheOnly):
-    """Scissorhands: when the cache is full, the slots go that were most often attended to less than evenly.
+    """Scissorhands: slots that were often attended to less than evenly leave a full cache.
 
     Liu et al., NeurIPS 2023; specification `methods-more`, section C.
 
