@@ -13,7 +13,7 @@ from sim.accelerator_jobs import START, draw_job, draw_layers, run_job
 from sim.attention_strategies import TINY, fetched_machines
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.engine import simulate
-from topsieve_sim.engine.job import Job, build_job, trace_job
+from topsieve_sim.engine.job import Cascade, Job, build_job, trace_job
 from topsieve_sim.errors import InputError
 from topsieve_sim.golden.accelerator import MachineState, run
 from topsieve_sim.golden.accelerator_latency import CASCADE_COMMAND, DESCRIPTOR_BYTES, START_TO_FETCH
@@ -144,23 +144,24 @@ def test_pruning_to_all_is_no_pruning(seed: int) -> None:
     assert times_of(with_all).cycles == times_of(without).cycles + cost
 
 
-def operand_trace(seed: int, *, decode: bool, kept: int) -> Trace:
-    """Three layers of one sequence with dense operands."""
+def operand_trace(seed: int, *, decode: bool, kept: int, steps: int = 1) -> Trace:
+    """Three layers of one sequence with dense operands; decoding grows by a key a step."""
     rng = np.random.default_rng(seed)
-    heads, keys, head_dim = 3, 20, 7
-    queries = 1 if decode else keys
+    heads, head_dim = 3, 7
     ops, operands = [], {}
-    for layer in range(3):
+    for step, layer in ((step, layer) for step in range(steps) for layer in range(3)):
+        keys = 20 + step
+        queries = 1 if decode else keys
         shape = {"heads": heads, "kv_heads": heads, "queries": queries, "keys": keys, "head_dim": head_dim}
         bits = {"query_bits": 8, "key_msb_bits": 6, "key_lsb_bits": 2, "threshold": 0.3, "lsb_rows": -1}
         for name, rows in (("query", queries), ("key", keys)):
             operands[len(ops), name] = rng.normal(size=(heads, rows, head_dim)).astype(np.float32)
-        ops.append(QueryKey(layer=layer, **shape, **bits))
-        ops.append(Softmax(layer=layer, heads=heads, rows=queries, cols=keys))
+        ops.append(QueryKey(layer=layer, step=step, **shape, **bits))
+        ops.append(Softmax(layer=layer, step=step, heads=heads, rows=queries, cols=keys))
         if kept < keys:
-            ops.append(TopK(layer=layer, n=keys, k=kept, scope=TopKScope.VALUE, repeats=heads * queries))
+            ops.append(TopK(layer=layer, step=step, n=keys, k=kept, scope=TopKScope.VALUE, repeats=heads * queries))
         operands[len(ops), "value"] = rng.normal(size=(heads, keys, head_dim)).astype(np.float32)
-        ops.append(ProbabilityValue(layer=layer, **shape, kept=kept, value_bits=8))
+        ops.append(ProbabilityValue(layer=layer, step=step, **shape, kept=kept, value_bits=8))
     return Trace(tuple(ops), operands, model="drawn", method="by hand")
 
 
@@ -176,6 +177,37 @@ def test_a_trace_takes_the_same_attention_cycles_in_the_simulator(decode: bool, 
         Traffic.VECTOR_READ: 0,
         Traffic.VECTOR_WRITE: 0,
     }
+
+
+def test_the_machine_prunes_a_decoder_step_by_step() -> None:
+    """Every step starts with all keys so far; what stays of them decides what the later layers fetch."""
+    trace = operand_trace(2, decode=True, kept=6, steps=3)
+    cascade = Cascade(keep_tokens=(12, 5), keep_heads=(3, 2))
+    job = trace_job(trace, TINY, cascade=cascade)
+    done = run_job(job)
+    assert [layer.keys for layer in done.layers] == [20, 12, 5, 21, 12, 5, 22, 12, 5]
+    assert [layer.heads.size for layer in done.layers] == [3, 3, 2] * 3
+    for number, layer in enumerate(done.layers):
+        tokens, heads, _ = job.report(done.memory, number)
+        assert layer.state is not None
+        assert [token for token, _ in tokens] == layer.state.tokens.tolist()
+        assert len(heads) == layer.state.alive.sum()
+    pruned, dense = times_of(job), times_of(trace_job(trace, TINY))
+    assert pruned.dram_bytes[Traffic.KEY_MSB] < dense.dram_bytes[Traffic.KEY_MSB]
+    assert done.layers[0].fetched_survivors is not None
+    assert pruned.dram_bytes[Traffic.VALUE] == sum(
+        layer.heads.size * min(6, layer.keys) * layer.descriptor.value_row_bytes for layer in done.layers
+    )
+
+
+def test_a_causal_prompt_is_pruned_with_its_rows() -> None:
+    trace = operand_trace(3, decode=False, kept=20)
+    ops = tuple(dataclasses.replace(op, causal=True) if isinstance(op, QueryKey) else op for op in trace.ops)
+    job = trace_job(dataclasses.replace(trace, ops=ops), TINY, cascade=Cascade(keep_tokens=(9, 4)))
+    first, second, third = run_job(job).layers
+    assert first.row_keys.tolist() == list(range(1, 21)) * 3
+    assert second.row_keys.tolist() == list(range(1, 10)) * 3
+    assert third.row_keys.tolist() == list(range(1, 5)) * 3
 
 
 def test_traces_without_operands_are_refused() -> None:
