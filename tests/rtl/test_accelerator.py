@@ -10,10 +10,12 @@ import pytest
 from pydantic import ValidationError
 
 from rtl.harness.accelerator_bench import Job, Outcome, draw_stalls, run_machine
-from rtl.harness.accelerator_jobs import DrawnJob, draw_job
 from rtl.harness.attention_machines import draw_machine
 from rtl.harness.bus_bench import run_bus_bench
 from topsieve_rtl.accelerator import Accelerator
+from topsieve_rtl.csr import report_counters
+from topsieve_rtl.formal import combinational_paths
+from topsieve_rtl.units.accelerator_jobs import DrawnJob, draw_job
 from topsieve_sim.arch import AcceleratorConfig, load_config
 from topsieve_sim.golden.accelerator import AcceleratorRun, MachineState, RunError, run
 from topsieve_sim.golden.descriptor import Flag
@@ -24,12 +26,7 @@ TINY = load_config("tiny")
 
 def expected_counters(config: AcceleratorConfig, golden: AcceleratorRun, job: Job) -> dict[str, int]:
     """The counters after the job, named as in the register map."""
-    times = accelerator_times(config, golden, job.stalls)
-    counts = {"cycles": times.cycles, "query_rows": times.query_rows, "lsb_rows": times.lsb_rows}
-    for row in times.units:
-        counts[f"{row.unit}_busy_cycles"] = row.busy_cycles
-        counts |= {f"{row.unit}_stall_{stall}_cycles": cycles for stall, cycles in row.stall_cycles.items()}
-    return counts | {f"dram_bytes_{kind}": size for kind, size in times.dram_bytes.items()}
+    return report_counters(accelerator_times(config, golden, job.stalls))
 
 
 def check(config: AcceleratorConfig, jobs: list[Job], outcomes: list[Outcome]) -> None:
@@ -150,3 +147,7 @@ def test_long_jobs(seed):
 
 def test_the_driver_runs_a_job_between_bus_models():
     run_bus_bench(Accelerator(TINY), "topsieve_accelerator", "rtl.harness.accelerator_cocotb_bench")
+
+
+def test_no_port_reaches_another_without_a_register():
+    assert combinational_paths(Accelerator(TINY)) == []

@@ -153,7 +153,9 @@ def test_the_testbench_ignores_bits_that_may_hold_anything(tmp_path):
         vectors = vectors_text(design, [(case, {"i": Channel([0], [beat]), "o": Channel([1], [expected])})])
         (tmp_path / "unit.v").write_text(design.verilog)
         (tmp_path / "unit_vectors.hex").write_text(vectors)
-        (tmp_path / "unit_tb.v").write_text(bench_text(design, "", "unit_vectors.hex", vectors.count("\n"), 1))
+        (tmp_path / "unit_tb.v").write_text(
+            bench_text(design, "unit_tb", "", "unit_vectors.hex", vectors.count("\n"), 1)
+        )
         assert simulate(tmp_path, "unit").returncode == code
 
 

@@ -59,6 +59,27 @@ def _port_members(port: str, members: dict[str, wiring.Member]) -> dict[str, wir
     return {_renamed(wire, port): member for wire, member in members.items()}
 
 
+def accelerator_members(config: AcceleratorConfig) -> dict[str, wiring.Member]:
+    """The wires of the machine.
+
+    Raises
+    ------
+    ValueError
+        the configuration has no AXI4 ports.
+    """
+    if not config.memory.has_fetchers:
+        raise ValueError("memory.model must be axi: the machine reaches its memory over AXI4")
+    shape = key_value_fetch_shape(config)
+    read = read_port_members(shape.data_bits, shape.address_bits, shape.id_bits)
+    return {
+        **slave_members(ACCELERATOR_MAP.address_bits),
+        **_port_members(_KEY_VALUE, read),
+        **_port_members(_QUERY, read),
+        **_port_members(_WRITE, write_port_members(shape.data_bits, shape.address_bits, shape.id_bits)),
+        "irq": Out(1),
+    }
+
+
 class Accelerator(wiring.Component):
     """The whole machine; `docs/accelerator.md`. Bits: `topsieve_sim.golden.accelerator`.
 
@@ -85,8 +106,7 @@ class Accelerator(wiring.Component):
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
-        if not config.memory.has_fetchers:
-            raise ValueError("memory.model must be axi: the machine reaches its memory over AXI4")
+        members = accelerator_members(config)
         self.config = config
         self.registers = RegisterFile(ACCELERATOR_MAP, fixed_fields(config), COUNTER_BITS)
         self.sequencer = Sequencer(config)
@@ -95,18 +115,7 @@ class Accelerator(wiring.Component):
         self.writer = RowWriter(config)
         self.key_values = PlaneFetcher(key_value_fetch_shape(config))
         self.queries = PlaneFetcher(query_fetch_shape(config))
-        shape = self.key_values.shape
-        read = read_port_members(shape.data_bits, shape.address_bits, shape.id_bits)
-        write = write_port_members(shape.data_bits, shape.address_bits, shape.id_bits)
-        super().__init__(
-            {
-                **slave_members(ACCELERATOR_MAP.address_bits),
-                **_port_members(_KEY_VALUE, read),
-                **_port_members(_QUERY, read),
-                **_port_members(_WRITE, write),
-                "irq": Out(1),
-            }
-        )
+        super().__init__(members)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

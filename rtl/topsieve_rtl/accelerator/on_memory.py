@@ -8,7 +8,7 @@ from amaranth import ClockSignal, Instance, Module, Mux, ResetSignal, Signal
 from amaranth.lib import data, enum, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from topsieve_rtl.accelerator.accelerator import Accelerator
+from topsieve_rtl.accelerator.accelerator import Accelerator, accelerator_members
 from topsieve_rtl.csr import ACCELERATOR_MAP
 from topsieve_rtl.csr.table import WORD_BITS
 from topsieve_rtl.stream import Fifo
@@ -69,7 +69,7 @@ class AcceleratorOnMemory(wiring.Component):
     def __init__(self, config: AcceleratorConfig, memory_bytes: int, instance: str | None = None) -> None:
         self.config = config
         self.instance = instance
-        self.machine = Accelerator(config)
+        self._members = accelerator_members(config)
         self.width = config.memory.bytes_per_cycle
         self.words = memory_bytes // self.width
         step = Step(8 * self.width)
@@ -90,11 +90,11 @@ class AcceleratorOnMemory(wiring.Component):
 
     def _machine(self, m: Module) -> Any:
         if self.instance is None:
-            m.submodules.machine = self.machine
-            return self.machine
+            m.submodules.machine = machine = Accelerator(self.config)
+            return machine
         wires: Any = type("Wires", (), {})()
         ports: dict[str, Any] = {"i_clk": ClockSignal(), "i_rst": ResetSignal()}
-        for name, member in self.machine.signature.members.items():
+        for name, member in self._members.items():
             signal = Signal(member.shape, name=name)
             setattr(wires, name, signal)
             ports[f"{'i' if member.flow is In else 'o'}_{name}"] = signal

@@ -8,6 +8,7 @@ from topsieve_rtl.csr.table import Access, Counter, Field, Register, RegisterMap
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.golden.progressive import config_threshold
 from topsieve_sim.report.model import Report, Stall, Traffic, Unit
+from topsieve_sim.timing.accelerator import AcceleratorTimes
 
 ID = 0x544F5053  # "TOPS"
 VERSION_MAJOR, VERSION_MINOR = 1, 0
@@ -120,7 +121,7 @@ ACCELERATOR_MAP = RegisterMap(
 )
 
 
-def report_counters(report: Report) -> dict[str, int]:
+def report_counters(report: Report | AcceleratorTimes) -> dict[str, int]:
     """The values that the performance counters hold after the run that `report` describes."""
     counts = {"cycles": report.cycles, "query_rows": report.query_rows, "lsb_rows": report.lsb_rows}
     for row in report.units:

@@ -53,7 +53,7 @@ def report_unit(
     if unknown:
         raise InputError("unknown FPGA family", field="target", value=unknown[0], allowed=", ".join(Target))
     chosen = find_unit(unit) if isinstance(unit, str) else unit
-    design = chosen.design(config)
+    design, _ = chosen.shipped(config)
     reports = []
     for target in map(Target, targets):
         if progress:

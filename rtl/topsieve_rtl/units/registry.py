@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from topsieve_rtl.units.accelerator import AcceleratorUnit
 from topsieve_rtl.units.dot_product import DotProductUnit
 from topsieve_rtl.units.importance import HeadImportanceUnit, TokenImportanceUnit
 from topsieve_rtl.units.plane_fetcher import PlaneFetcherUnit
@@ -34,6 +35,7 @@ def find_unit(name: str) -> Unit:
 
 def _registry() -> dict[str, Unit]:
     units: tuple[Unit, ...] = (
+        AcceleratorUnit(),
         DotProductUnit(),
         HeadImportanceUnit(),
         PlaneFetcherUnit(),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import ClassVar, TypeVar
 
 import numpy as np
 from amaranth.lib import wiring
@@ -14,6 +14,8 @@ from topsieve_rtl.cosim import Case, Channel, Design
 from topsieve_rtl.cosim.design import View
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.errors import InputError
+
+Built = TypeVar("Built")
 
 
 class Unit(ABC):
@@ -51,19 +53,31 @@ class Unit(ABC):
         """Per output stream, what of a beat is compared; everything by default."""
         return {}
 
+    def shipped(self, config: AcceleratorConfig) -> tuple[Design, Design]:
+        """What is emitted, and what its testbench drives: the same, or a bench with an instance of it inside."""
+        design = self.design(config)
+        return design, design
+
+    def documents(self, config: AcceleratorConfig, command_line: str) -> Mapping[str, str]:
+        """Further files of the package: name -> text."""
+        return {}
+
     def design(self, config: AcceleratorConfig) -> Design:
-        """A new instance, named for `config`.
+        """A new instance, named for `config`, as `verify` drives it.
 
         Raises
         ------
         InputError
             the unit cannot be built with the values of `config`.
         """
+        return self.built(config, lambda: Design(self.component(config), self.top_name(config), self.views(config)))
+
+    def built(self, config: AcceleratorConfig, build: Callable[[], Built]) -> Built:
+        """Result of `build`; its refusals as errors of input."""
         try:
-            component = self.component(config)
+            return build()
         except ValueError as error:
             raise InputError(f"the unit {self.name} cannot be built: {error}", source=config.name) from error
-        return Design(component, self.top_name(config), self.views(config))
 
     def top_name(self, config: AcceleratorConfig) -> str:
         """Name of the Verilog module and prefix of every module and file of the package."""

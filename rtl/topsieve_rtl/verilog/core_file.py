@@ -7,8 +7,9 @@ import json
 from topsieve_sim import __version__
 
 
-def core_text(top: str, summary: str) -> str:
-    """Text of `<top>.core`."""
+def core_text(top: str, summary: str, bench: str = "") -> str:
+    """Text of `<top>.core`; `bench` is a module between testbench and unit, in a file of its name."""
+    between = f"\n      - {bench}.v: {{file_type: verilogSource-2005}}" if bench else ""
     return f"""CAPI=2:
 name: topsieve:rtl:{top}:{_core_version()}
 description: {json.dumps(summary)}
@@ -19,7 +20,7 @@ filesets:
       - {top}.v
     file_type: verilogSource-2005
   testbench:
-    files:
+    files:{between}
       - {top}_tb.v: {{file_type: verilogSource-2005}}
       - {top}_vectors.hex: {{file_type: user, copyto: {top}_vectors.hex}}
 

@@ -64,7 +64,7 @@ def emit_unit(
     if seed < 0:
         raise InputError("negative", field="seed", value=seed, allowed=">= 0")
     chosen = find_unit(unit) if isinstance(unit, str) else unit
-    design = chosen.design(config)
+    design, bench = chosen.shipped(config)
     top = design.name
     target = Path(folder)
     try:
@@ -73,18 +73,21 @@ def emit_unit(
         raise InputError(f"cannot create the folder: {error.strerror}", source=str(target)) from error
 
     drawn = [chosen.draw(config, np.random.default_rng([seed, number])) for number in range(cases)]
-    vectors = vectors_text(design, [(case, chosen.expect(config, case)) for case in drawn])
+    vectors = vectors_text(bench, [(case, chosen.expect(config, case)) for case in drawn])
     vectors_file = f"{top}_vectors.hex"
     header = _header(chosen, config, command_line)
     texts = {
         f"{top}.v": f"{header}\n{design.verilog}",
         f"{top}_names.json": json.dumps(name_map(design), indent=1) + "\n",
-        f"{top}_tb.v": testbench_text(design, header, vectors_file, vectors.count("\n"), cases),
+        f"{top}_tb.v": testbench_text(bench, f"{top}_tb", header, vectors_file, vectors.count("\n"), cases),
         vectors_file: vectors,
-        f"{top}.core": core_text(top, chosen.summary),
+        f"{top}.core": core_text(top, chosen.summary, "" if bench is design else bench.name),
         f"{top}.yaml": f"# {command_line}\n{config_yaml(config)}",
-        "README.md": readme_text(chosen, config, design, command_line, reports),
+        "README.md": readme_text(chosen, config, design, command_line, reports, "" if bench is design else bench.name),
+        **chosen.documents(config, command_line),
     }
+    if bench is not design:
+        texts[f"{bench.name}.v"] = f"{header}\n{bench.verilog}"
     for name, text in texts.items():
         with written_whole(target / name) as stream:
             stream.write(text)

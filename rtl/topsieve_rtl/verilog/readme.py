@@ -13,10 +13,23 @@ from topsieve_sim.arch import AcceleratorConfig
 
 
 def readme_text(
-    unit: Unit, config: AcceleratorConfig, design: Design, command_line: str, reports: Sequence[Report]
+    unit: Unit,
+    config: AcceleratorConfig,
+    design: Design,
+    command_line: str,
+    reports: Sequence[Report],
+    bench: str = "",
 ) -> str:
-    """Markdown: what the unit is, ports, cycles, resources, how to simulate and synthesise."""
+    """Markdown: what the unit is, ports, cycles, resources, how to simulate and synthesise.
+
+    `bench` is a module between testbench and unit, in a file of its name.
+    """
     top = design.name
+    between = f"\n| `{bench}.v` | what stands between testbench and unit, for simulation only |" if bench else ""
+    further = "".join(
+        f"\n| `{name}` | {_first_sentence(text)} |" for name, text in unit.documents(config, command_line).items()
+    )
+    sources = f"{top}.v {bench}.v {top}_tb.v" if bench else f"{top}.v {top}_tb.v"
     return f"""# {top}
 
 {unit.summary}
@@ -31,7 +44,7 @@ Written by Topsieve {__version__} from the configuration `{config.name}` (digest
 | `{top}_tb.v`, `{top}_vectors.hex` | self-checking testbench and its vectors, one per clock cycle |
 | `{top}.core` | FuseSoC core file with the targets `lint`, `sim` and `synth` |
 | `{top}_names.json` | ports, the bits of every payload field, modules |
-| `{top}.yaml` | the whole configuration |
+| `{top}.yaml` | the whole configuration |{between}{further}
 
 ## Ports
 
@@ -53,13 +66,18 @@ cycle.
 
 ## Simulate and synthesise
 
-    iverilog -g2005 -s {top}_tb -o testbench.vvp {top}.v {top}_tb.v && vvp testbench.vvp
+    iverilog -g2005 -s {top}_tb -o testbench.vvp {sources} && vvp testbench.vvp
 
 prints `PASS`; a mismatch is printed with its case and cycle and ends the run with exit code 1. With FuseSoC:
 
     fusesoc --cores-root . run --target sim {_core_name(top)}
     fusesoc --cores-root . run --target synth {_core_name(top)}
 """
+
+
+def _first_sentence(text: str) -> str:
+    """The first line of a file, without the signs that make it a comment."""
+    return text.splitlines()[0].strip('/#*" ')
 
 
 def _core_name(top: str) -> str:

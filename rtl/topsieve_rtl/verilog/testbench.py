@@ -99,8 +99,8 @@ def _cycles(design: Design, case: Case, channels: Mapping[str, Channel]) -> Iter
         yield values
 
 
-def testbench_text(design: Design, header: str, vectors_file: str, cycles: int, cases: int) -> str:
-    """Verilog-2001 of the testbench for `cycles` vectors. It prints PASS, or each mismatch and FAIL.
+def testbench_text(design: Design, module: str, header: str, vectors_file: str, cycles: int, cases: int) -> str:
+    """Verilog-2001 of the testbench `module` for `cycles` vectors. It prints PASS, or each mismatch and FAIL.
 
     A failing run ends Icarus Verilog with exit code 1 and other simulators by `$stop`.
     """
@@ -142,7 +142,7 @@ def testbench_text(design: Design, header: str, vectors_file: str, cycles: int, 
 // Cycle 0 of a case is the first rising edge with rst low. Run it where {vectors_file} is.
 `timescale 1ns/1ps
 
-module {design.name}_tb;
+module {module};
   localparam CYCLES = {cycles};
   localparam CASES = {cases};
 

@@ -22,8 +22,8 @@ from cocotbext.axi import (
     AxiWriteBus,
 )
 
-from rtl.harness.accelerator_jobs import draw_job
 from topsieve_rtl.accelerator.driver import AcceleratorDriver
+from topsieve_rtl.units.accelerator_jobs import draw_job
 from topsieve_sim.arch import load_config
 from topsieve_sim.golden.accelerator import run
 

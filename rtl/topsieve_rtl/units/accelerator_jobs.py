@@ -32,7 +32,7 @@ class DrawnJob:
 
 
 class _Image:
-    """Grows by tensors at random distances."""
+    """Grows by tensors at random distances; always whole bus words."""
 
     def __init__(self, config: AcceleratorConfig, generator: np.random.Generator, size: int) -> None:
         self.bus = config.memory.bytes_per_cycle
@@ -61,13 +61,24 @@ class _Image:
 
 
 def draw_job(
-    config: AcceleratorConfig, generator: np.random.Generator, layers: int, tokens: int, queries: int = 3
+    config: AcceleratorConfig,
+    generator: np.random.Generator,
+    layers: int,
+    tokens: int,
+    queries: int = 3,
+    heads: int | None = None,
+    interrupts: bool = True,
 ) -> DrawnJob:
-    """A job of `layers` layers of one sequence of `tokens` tokens, rows of up to `queries` queries where they are not live."""
+    """A job of `layers` layers of one sequence of `tokens` tokens, of up to `heads` query heads.
+
+    A head has up to `queries` queries where they are not live. Descriptors begin at address 0; without `interrupts` only
+    the last one ends with an interrupt.
+    """
     formats = config.formats
     image = _Image(config, generator, layers * DESCRIPTOR_BYTES)
-    group = int(generator.choice([1, 1, *range(1, config.importance.heads + 1)]))
-    kv_heads = int(generator.integers(1, config.importance.heads // group + 1))
+    most = min(config.importance.heads, heads or config.importance.heads)
+    group = int(generator.choice([1, 1, *range(1, most + 1)]))
+    kv_heads = int(generator.integers(1, most // group + 1))
     live, alive = tokens, kv_heads * group
     descriptors = []
     for layer in range(layers):
@@ -78,7 +89,7 @@ def draw_job(
         if layer == 0 or generator.random() < 0.2:
             flags |= Flag.CLEAR_IMPORTANCE
         likely = [Flag.LIVE_TOKENS, Flag.ACCUMULATE_TOKENS, Flag.ACCUMULATE_HEADS, Flag.PRUNE_TOKENS, Flag.REPORT]
-        rare = [Flag.CAUSAL, Flag.LIVE_QUERIES, Flag.INTERRUPT, Flag.PROGRESSIVE]
+        rare = [Flag.CAUSAL, Flag.LIVE_QUERIES, Flag.PROGRESSIVE, *([Flag.INTERRUPT] if interrupts else [])]
         if formats.key_lsb_bits == 0:
             rare.remove(Flag.PROGRESSIVE)
         if group == 1:

@@ -1,0 +1,143 @@
+"""The whole machine as a unit: layers in memory and register accesses in, registers and memory out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from amaranth.lib import wiring
+
+from topsieve_rtl.cosim import Case, Channel, Design
+from topsieve_rtl.csr import ACCELERATOR_MAP, report_counters
+from topsieve_rtl.units.accelerator_jobs import draw_job
+from topsieve_rtl.units.unit import Unit
+from topsieve_sim.arch import AcceleratorConfig
+from topsieve_sim.golden.accelerator import run
+from topsieve_sim.timing.accelerator import accelerator_times
+
+if TYPE_CHECKING:
+    from topsieve_rtl.accelerator.on_memory import AcceleratorOnMemory
+
+# Room for every drawn job on the largest bus.
+MEMORY_BYTES = 1 << 15
+_TOKENS, _HEADS = 5, 2
+# Cycles of the bench's steps: a register access, and its way from the step to the machine and back.
+_ACCESS_CYCLES = 4
+_TO_START, _TO_ANSWER = 3, 4
+_STORE, _LOAD, _WRITE, _READ, _WAIT = range(5)
+_Step = tuple[int, int, int]
+
+_CHANNELS = {
+    "s_axil": "AXI4-Lite slave of the registers, 32 bits",
+    "m_axi_kv": "AXI4 read master: descriptors, score factors, keys, values",
+    "m_axi_q": "AXI4 read master: queries",
+    "m_axi_w": "AXI4 write master: outputs, reports",
+}
+
+
+class _PortNotes(dict[str, str]):
+    """Meaning of the AXI wires by their prefix."""
+
+    def __missing__(self, name: str) -> str:
+        return next(meaning for prefix, meaning in _CHANNELS.items() if name.startswith(f"{prefix}_"))
+
+
+class AcceleratorUnit(Unit):
+    """The machine on a memory; a case is a job of one or two layers from the registers' set-up to the memory after it."""
+
+    name = "accelerator"
+    summary = "Accelerator: attention with cascade token and head pruning on tensors in memory, AXI4 and AXI4-Lite."
+    port_notes: ClassVar[Mapping[str, str]] = _PortNotes(irq="interrupt, level")
+    latency_note = (
+        "The run of a job is the sum of its phases; `docs/accelerator.md` has them, `topsieve_sim/timing/accelerator.py` "
+        "computes cycles and every performance counter exactly, stalls of the memory included."
+    )
+
+    def component(self, config: AcceleratorConfig) -> wiring.Component:
+        return self._on_memory(config)
+
+    def _on_memory(self, config: AcceleratorConfig, instance: str | None = None) -> AcceleratorOnMemory:
+        from topsieve_rtl.accelerator.on_memory import AcceleratorOnMemory
+
+        return AcceleratorOnMemory(config, MEMORY_BYTES, instance)
+
+    def shipped(self, config: AcceleratorConfig) -> tuple[Design, Design]:
+        from topsieve_rtl.accelerator import Accelerator
+
+        top = self.top_name(config)
+        machine = self.built(config, lambda: Design(Accelerator(config), top))
+        return machine, Design(self._on_memory(config, instance=top), f"{top}_bench")
+
+    def documents(self, config: AcceleratorConfig, command_line: str) -> Mapping[str, str]:
+        from topsieve_rtl.verilog.accelerator_files import accelerator_files
+
+        return accelerator_files(config, self.top_name(config), command_line)
+
+    def draw(self, config: AcceleratorConfig, generator: np.random.Generator) -> Case:
+        layers = int(generator.integers(1, 3))
+        job = draw_job(
+            config, generator, layers, min(config.capacity, _TOKENS), queries=2, heads=_HEADS, interrupts=False
+        )
+        steps = list(_steps(config, job.image, job.threshold))
+        answers = sum(operation in (_LOAD, _READ) for operation, _, _ in steps)
+        return Case.through(steps, [0] * len(steps), [], answers, limit_cycles=200_000)
+
+    def expect(self, config: AcceleratorConfig, case: Case) -> Mapping[str, Channel]:
+        steps: list[_Step] = list(case.sources["i"].beats)
+        width = config.memory.bytes_per_cycle
+        image = b"".join(word.to_bytes(width, "little") for operation, _, word in steps if operation == _STORE)
+        threshold_at = ACCELERATOR_MAP.register("progressive_threshold").offset
+        threshold = next(word for operation, place, word in steps if (operation, place) == (_WRITE, threshold_at))
+        golden = run(image, 0, config, threshold)
+        times = accelerator_times(config, golden)
+        registers = {counter.offset: counter.name for counter in ACCELERATOR_MAP.counters}
+        counts = report_counters(times)
+
+        taken, entered, answered, answers = 0, [], [], []
+        started = 0
+        for operation, place, word in steps:
+            entered.append(taken)
+            if operation == _LOAD:
+                answered.append(taken + 1)
+                answers.append(int.from_bytes(golden.memory[place : place + width], "little"))
+            if operation == _READ:
+                answered.append(taken + _TO_ANSWER)
+                # Beside the counters, the status is read: done.
+                answers.append(counts[registers[place]] if place in registers else 0b10)
+            if operation in (_STORE, _LOAD):
+                taken += 1
+            elif operation == _WAIT:
+                # The interrupt is high in the cycle after the last busy one.
+                taken = max(taken + 1, started + times.cycles + 1) + 1
+            else:
+                if operation == _WRITE and (place, word) == (ACCELERATOR_MAP.register("control").offset, 1):
+                    started = taken + _TO_START
+                taken += _ACCESS_CYCLES
+        return {"i": Channel(entered, steps), "o": Channel(answered, answers)}
+
+
+def _steps(config: AcceleratorConfig, image: bytearray, threshold: int) -> Iterator[_Step]:
+    """Store the memory, run the job, read status and counters, load the memory."""
+    width = config.memory.bytes_per_cycle
+    places = range(0, len(image), width)
+    if len(image) > MEMORY_BYTES:
+        raise ValueError(f"the job needs {len(image)} bytes of {MEMORY_BYTES}")
+
+    def write(register: str, value: int) -> _Step:
+        return (_WRITE, ACCELERATOR_MAP.register(register).offset, value)
+
+    for place in places:
+        yield (_STORE, place, int.from_bytes(image[place : place + width], "little"))
+    yield write("descriptor_address_lo", 0)
+    yield write("progressive_threshold", threshold)
+    yield write("interrupt_enable", 0b11)
+    yield write("control", 0b010)
+    yield write("control", 0b001)
+    yield (_WAIT, 0, 0)
+    yield (_READ, ACCELERATOR_MAP.register("status").offset, 0)
+    yield write("control", 0b100)
+    for counter in ACCELERATOR_MAP.counters:
+        yield (_READ, counter.offset, 0)
+    for place in places:
+        yield (_LOAD, place, 0)
