@@ -21,7 +21,8 @@ from topsieve_sim.validation.benchmarks import (
     with_scaled_keys,
 )
 from topsieve_sim.validation.figure14 import BERT_SPEED_UP, MEDIUM_SPEED_UP, geomean
-from topsieve_sim.validation.workbench import ALL_BENCHMARKS, ALL_DENSE, Workbench
+from topsieve_sim.validation.in_loop import over_tokens
+from topsieve_sim.validation.workbench import ALL_BENCHMARKS, ALL_DENSE, MEDIUM, SMALL, Workbench
 from topsieve_sim.validation.workloads import (
     BERT_BASE,
     BERT_LARGE,
@@ -184,3 +185,13 @@ def test_scaling_touches_pruned_layers_alone(thousandths: int) -> None:
             assert new.keys == (old.keys if old.keys > 992 else max(1, old.keys * thousandths // 1000))
         if isinstance(old, ProbabilityValue):
             assert 1 <= new.kept <= new.keys
+
+
+def test_sampled_tokens_stand_for_all() -> None:
+    """The closed loop runs five of 32 tokens; on the ideal memory the sum over five is that over all to 3 %."""
+    bench = Workbench("spatten")
+    for workload in (SMALL, MEDIUM):
+        sampled = over_tokens(bench, workload, lambda report: report.latency_us, ()) * 1e-3
+        assert sampled == pytest.approx(bench.milliseconds(workload), rel=0.03)
+        moved = over_tokens(bench, workload, lambda report: float(report.dram_bytes_total), ())
+        assert moved == pytest.approx(bench.report(workload).dram_bytes_total, rel=0.03)

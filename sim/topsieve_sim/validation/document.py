@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from topsieve_sim.arch import load_config
-from topsieve_sim.validation import bert, eighth, end_to_end, figure14, gpt2, hbm, power_area, selection
+from topsieve_sim.validation import bert, eighth, end_to_end, figure14, gpt2, hbm, in_loop, power_area, selection
 from topsieve_sim.validation.checks import AGREEMENT, Result, Section, Status, Unmodelled, Verdict, run_section
 from topsieve_sim.validation.workbench import Workbench
 
 SECTIONS: tuple[Section, ...] = (
     *gpt2.SECTIONS,
+    *in_loop.SECTIONS,
     *end_to_end.SECTIONS,
     *selection.SECTIONS,
     *bert.SECTIONS,

@@ -219,7 +219,7 @@ SECTIONS = (
         "Memory: streaming efficiency and traffic",
         "The machine's memory is ideal, so its efficiency is near 100 % whatever the machine. The two DRAM rows stream "
         f"{STREAMED_ACCESSES} sequential reads through the command-level HBM2 models of `topsieve_sim.dram` (docs/dram.md), "
-        "which the accelerator does not use.",
+        "one stream in order; *GPT-2 on DRAM in closed loop* has the accelerator's own requests.",
         (
             Check(
                 "dense streaming efficiency, ideal memory",

@@ -119,6 +119,16 @@ class Workbench:
             self._reports[key] = simulate(self.program(workload), config)
         return self._reports[key]
 
+    def token_report(self, workload: str, step: int, layer: int | None, *overrides: str) -> Report:
+        """One generated token of a workload without operands, or one layer of it, on the machine with `overrides`."""
+        config = self.machine(*overrides)
+        key = (config.digest, f"{workload} step {step} layer {layer}")
+        if key not in self._reports:
+            trace = self.program(workload).trace
+            ops = tuple(op for op in trace.ops if op.step == step and layer in (None, op.layer))
+            self._reports[key] = simulate(replace(trace, ops=ops), config)
+        return self._reports[key]
+
     def milliseconds(self, workload: str, *overrides: str) -> float:
         """Latency of `workload`."""
         return self.report(workload, *overrides).latency_us * 1e-3
