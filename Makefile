@@ -60,8 +60,10 @@ charts: environment ## cycles and area of the top-k selectors, into docs/topk-se
 bit-plans: environment ## accuracy of key planes on MiniLM's operands, into docs/bit-plans.md
 	$(BIN)/python -m topsieve.bit_plans docs/bit-plans.md
 
-models: environment ## train byte-gpt anew, with its checkpoint (ten minutes of one core)
+models: environment ## train byte-gpt, digits-vit and mosaic-llava anew, with their checkpoints (each at most ten minutes of one core)
 	$(BIN)/python -m topsieve.subjects.byte_gpt.train
+	$(BIN)/python -m topsieve.subjects.digits_vit.train
+	$(BIN)/python -m topsieve.subjects.mosaic_llava.train
 
 constraints: environment ## write the installed versions to constraints.txt
 	@scripts/freeze.sh

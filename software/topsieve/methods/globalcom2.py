@@ -25,7 +25,7 @@ TEMPERATURE = 10.0
 
 @dataclass(frozen=True)
 class GlobalCom2(PlainAttention):
-    """GlobalCom2: keep the tokens the class token scores highest; of a cropped image, more of the crops that matter.
+    """GlobalCom2: keep the tokens the class token scores highest, more of them in crops that matter.
 
     Liu et al., AAAI 2026; specification `methods-vision`, section 3.
 

@@ -18,7 +18,7 @@ from topsieve.reduction.selectors import AllOrNothing, Diverse
 
 @dataclass(frozen=True)
 class ToDre(PlainAttention):
-    """ToDRE: keep image tokens unlike each other, and drop all once text and image no longer look at each other.
+    """ToDRE: keep image tokens unlike each other, and none once text and image stop to look at each other.
 
     Li et al., 2025; specification `methods-vision`, section 2 (version 2).
 
