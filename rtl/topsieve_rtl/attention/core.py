@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -126,7 +126,6 @@ class AttentionCore(wiring.Component):
         offered, job = self.job.payload, Signal(AttentionJob(self.config))
         running, start = Signal(), Signal()
         head_rows, selects, gathers = Signal.like(self.fetch_order.head_rows), Signal(), Signal()
-        all_rows = offered.group * offered.queries
         some_kept = (offered.kept_values != 0) & (offered.kept_values < offered.keys)
         m.d.comb += [
             self.idle.eq(~running),
@@ -137,15 +136,16 @@ class AttentionCore(wiring.Component):
             m.d.sync += [
                 job.eq(offered),
                 running.eq(1),
-                head_rows.eq(all_rows),
+                head_rows.eq(offered.group * offered.queries),
                 selects.eq(some_kept),
-                gathers.eq(some_kept & (all_rows == 1)),
+                gathers.eq(some_kept & (offered.group == 1) & (offered.queries == 1)),
             ]
         with m.Elif(self.done):
             m.d.sync += running.eq(0)
         self._job, self._start, self._selects, self._gathers = job, start, selects, gathers
-        self._progressive = job.progressive if has_lsb else job.progressive & 0
-        self._whole_keys = ~job.progressive if has_lsb else job.progressive & 0
+        # Without LSB planes a first pass is whole and final.
+        self._progressive = job.progressive if has_lsb else Const(0)
+        self._whole_keys = ~job.progressive if has_lsb else Const(0)
 
         # New rows that were picked and whose output has not left.
         rows = Signal(len(head_rows) + 1)
@@ -164,10 +164,9 @@ class AttentionCore(wiring.Component):
         wiring.connect(m, issue.o, product.i)
         wiring.connect(m, product.o, softmax.i)
         wiring.connect(m, wiring.flipped(self.query_fetched), slots.fetched)
-        row = softmax.decision.row[: CoreRow(config).size]
         decided = Signal(CoreRow(config))
         m.d.comb += [
-            decided.eq(row),
+            decided.eq(softmax.decision.row),
             picker.start.eq(self._start),
             picker.job.eq(self._job),
             picker.head_write.eq(self.head_write),
