@@ -40,13 +40,13 @@ class LowAttention:
         asked = context.query_positions[:, -rows.shape[1] :]
         seen = context.valid.unsqueeze(1) & (context.positions.unsqueeze(1) <= asked.unsqueeze(-1)) & live.unsqueeze(-1)
         keys = seen.sum(-1, keepdim=True).clamp(min=1)
-        low = (seen & (rows < 1.0 / keys)).transpose(1, 2).to(torch.float32)
+        low = (seen & (rows < 1.0 / keys)).transpose(1, 2)
         before = context.state if context.state is not None else low.new_zeros((*low.shape[:2], self.history))
         return torch.cat([before, low], dim=2)[..., -self.history :]
 
     def score(self, context: CacheContext) -> Tensor:
         assert context.state is not None
-        return -context.state.sum(-1)
+        return -context.state.sum(-1).to(context.size.dtype)
 
     def work(self, shape: ModelShape, layer: int, slots: int, queries: int) -> tuple[Op, ...]:
         return (Threshold(layer=layer, n=shape.heads * slots * min(queries, self.history), kept=0),)
