@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from topsieve_rtl.csr.table import Access, Counter, Field, Register, RegisterMap
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.golden.progressive import config_threshold
 from topsieve_sim.report.model import Report, Stall, Traffic, Unit
-from topsieve_sim.timing.accelerator import AcceleratorTimes
+
+if TYPE_CHECKING:
+    from topsieve_sim.timing.accelerator import AcceleratorTimes
 
 ID = 0x544F5053  # "TOPS"
 VERSION_MAJOR, VERSION_MINOR = 1, 0

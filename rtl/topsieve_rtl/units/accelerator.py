@@ -63,11 +63,11 @@ class AcceleratorUnit(Unit):
         return AcceleratorOnMemory(config, MEMORY_BYTES, instance)
 
     def shipped(self, config: AcceleratorConfig) -> tuple[Design, Design]:
-        from topsieve_rtl.accelerator import Accelerator
+        from topsieve_rtl.accelerator.accelerator import Accelerator, accelerator_members
 
+        self.built(config, lambda: accelerator_members(config))
         top = self.top_name(config)
-        machine = self.built(config, lambda: Design(Accelerator(config), top))
-        return machine, Design(self._on_memory(config, instance=top), f"{top}_bench")
+        return Design(Accelerator(config), top), Design(self._on_memory(config, instance=top), f"{top}_bench")
 
     def documents(self, config: AcceleratorConfig, command_line: str) -> Mapping[str, str]:
         from topsieve_rtl.verilog.accelerator_files import accelerator_files
