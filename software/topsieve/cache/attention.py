@@ -103,7 +103,8 @@ def _probability(query: Tensor, key: Tensor, allowed: Tensor, scaling: float, wi
 def _largest_values(probability: Tensor, allowed: Tensor, share: float) -> Tensor:
     """bool like `probability`: of the keys a query may see, the share of largest probability."""
     keys = allowed.sum(-1).expand(probability.shape[:3])
-    counts = torch.tensor([kept_values(int(n), share) for n in keys.flatten()], device=keys.device)
+    different, place = keys.flatten().unique(return_inverse=True)
+    counts = torch.tensor([kept_values(int(n), share) for n in different], device=keys.device)[place]
     flat = probability.reshape(-1, 1, 1, probability.shape[-1])
     return largest(flat, counts.clamp(max=probability.shape[-1])).reshape(probability.shape)
 
