@@ -151,3 +151,13 @@ def test_the_roofline_is_the_larger_of_both_roofs():
     assert row.dram_bytes == moved
     wanted = max(flops / platform.peak_gflops.value, moved / platform.bandwidth_gb_per_s.value)
     assert row.latency_us == pytest.approx(wanted / 1e3)
+
+
+def test_every_head_has_its_own_scales():
+    """Query and key heads of different sizes: a scale of another head would leave errors of order one."""
+    trace = attention_trace(7, kv_heads=2, share=2, queries=6, keys=24, head_dim=16)
+    trace.operands[0, "query"][:] *= np.array([1.0, 0.1, 0.5, 2.0], np.float32)[:, None, None]
+    trace.operands[0, "key"][:] *= np.array([0.2, 3.0], np.float32)[:, None, None]
+    row = compare(trace, EIGHTH, build_all(["systolic"])).rows[1]
+    # A score of s carries an error of about s / 2^11; the largest here are around 25.
+    assert row.output_error < 25 * 2**-11
