@@ -9,8 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sim.attention_strategies import TINY
-from topsieve_sim.arch import AcceleratorConfig
+from topsieve_sim.arch import AcceleratorConfig, load_config
 from topsieve_sim.engine import simulate
 from topsieve_sim.golden.attention import machine_attention, quantise_operands
 from topsieve_sim.golden.progressive import integer_threshold
@@ -18,6 +17,9 @@ from topsieve_sim.stepped.attention import SteppedAttention
 from topsieve_sim.timing.attention import AttentionGroup
 from topsieve_sim.trace import Op, TopKScope, Trace
 from topsieve_sim.trace.ops import ProbabilityValue, QueryKey, Softmax, TopK
+
+TINY = load_config("tiny", ["memory.model=ideal"])
+FETCHED = load_config("tiny")
 
 
 def drawn_trace(
@@ -124,15 +126,16 @@ def test_equal_sequences_cost_the_same_and_are_decided_once(monkeypatch: pytest.
     assert four.cycles == 4 * simulate(one, TINY).cycles
 
 
+@pytest.mark.parametrize("machine", [TINY, FETCHED])
 @pytest.mark.parametrize("enabled", [True, False])
-def test_without_the_progressive_controller_whole_keys_are_fetched(enabled: bool) -> None:
-    config: AcceleratorConfig = TINY.model_copy(
-        update={"progressive": TINY.progressive.model_copy(update={"enabled": enabled})}
-    )
+def test_without_the_progressive_controller_whole_keys_are_fetched(machine: AcceleratorConfig, enabled: bool) -> None:
+    config = machine.model_copy(update={"progressive": TINY.progressive.model_copy(update={"enabled": enabled})})
     report = simulate(drawn_trace(5, 1, 1, 4, 24, 24, 0.5), config)
     whole = 24 * 4 * 8 // 8
-    assert report.dram_bytes["key_msb"] == (whole * 6 // 8 if enabled else whole)  # type: ignore[index]
-    assert report.dram_bytes["key_lsb"] == (whole * 2 // 8 if enabled else 0)  # type: ignore[index]
+    # The ideal memory holds whole keys as one, fetchers as two planes.
+    in_planes = enabled or machine is FETCHED
+    assert report.dram_bytes["key_msb"] == (whole * 6 // 8 if in_planes else whole)  # type: ignore[index]
+    assert report.dram_bytes["key_lsb"] == (whole * 2 // 8 if in_planes else 0)  # type: ignore[index]
     assert (report.lsb_rows > 0) == enabled
 
 
