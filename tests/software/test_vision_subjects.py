@@ -89,7 +89,7 @@ def test_digits_vit_reads_digits_and_methods_separate_on_it() -> None:
 
 
 def test_mosaic_llava_answers_and_the_question_says_what_matters() -> None:
-    subject = open_subject("mosaic-llava", Inputs(paragraphs=60, sequences=2))
+    subject = open_subject("mosaic-llava", Inputs(paragraphs=40, sequences=2))
     subject.load()
     dense = subject.quality(build("dense"))
     assert dense["cell"] >= 0.9

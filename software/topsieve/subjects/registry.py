@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 BUILT_IN = {
     "minilm": "topsieve.subjects.text_encoder:TextEncoder",
     "digits-vit": "topsieve.subjects.digits_vit.subject:DigitsVit",
+    "mosaic-llava": "topsieve.subjects.mosaic_llava.subject:MosaicLlava",
 }
 
 # A directory holds a text encoder.
