@@ -27,6 +27,7 @@ from topsieve_sim.report import (
     write_csv,
     write_perfetto,
 )
+from topsieve_sim.report.perfetto import LOADED
 from topsieve_sim.trace import TopKScope, Trace
 from topsieve_sim.trace.ops import ColumnSum, ProbabilityValue, Projection, QueryKey, Softmax, TopK
 
@@ -177,6 +178,7 @@ def test_the_perfetto_trace_has_a_track_a_unit_and_matching_ends(report: Report,
     counters = [f"{unit.value} busy" for unit in Unit] + ["memory bandwidth"]
     assert sorted(names.values()) == sorted([unit.value for unit in Unit] + counters)
     peak = report.accelerator.memory.bytes_per_cycle * report.accelerator.clock_mhz * 1e-3
+    moved, bandwidth, since = 0.0, 0.0, 0
     open_slices: dict[int, list[tuple[int, str]]] = defaultdict(list)
     seen = []
     previous = 0
@@ -197,7 +199,11 @@ def test_the_perfetto_trace_has_a_track_a_unit_and_matching_ends(report: Report,
             assert kind == 4
             level = event[30][0] if 30 in event else event[44][0]
             assert 0 <= level <= (peak if names[track] == "memory bandwidth" else 100)
+            if names[track] == "memory bandwidth":
+                moved, bandwidth, since = moved + bandwidth * (time - since), level, time
     assert not any(open_slices.values())
+    # Bytes a nanosecond, stated to a thousandth.
+    assert moved == pytest.approx(sum(report.dram_bytes[kind] for kind in LOADED), rel=1e-2)
     # 100 MHz: a cycle is ten nanoseconds.
     wanted = [(p.unit.value, p.name, 10 * p.start_cycle, 10 * p.duration_cycles) for p in report.timeline]
     assert sorted(seen) == sorted(wanted)

@@ -10,6 +10,8 @@ import yaml
 
 from topsieve.cli import main
 from topsieve_sim.arch import load_config, preset_names
+from topsieve_sim.trace import save_trace
+from topsieve_sim.validation.workloads import Encoder, bert_trace
 
 
 def test_list_names_every_preset(capsys):
@@ -83,3 +85,14 @@ def test_energy_tables_are_printed_and_taken_back(capsys, tmp_path):
     file.write_text(capsys.readouterr().out)
     assert main(["config", "energy", "spatten", "--set", f"technology={file}"]) == 0
     assert capsys.readouterr().out == file.read_text()
+
+
+def test_the_tables_of_a_run_are_a_technology(capsys, tmp_path):
+    trace = tmp_path / "trace.npz"
+    save_trace(bert_trace(Encoder(1, 2), 16), trace)
+    assert main(["simulate", str(trace), "--out", str(tmp_path / "run"), "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert main(["simulate", str(trace), "--set", f"technology={tmp_path / 'run'}", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["energy_pj"] == first["energy_pj"]
+    assert again["area_um2"] == first["area_um2"]

@@ -12,8 +12,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from topsieve_sim.files import written_whole
-from topsieve_sim.report.model import Report, Slice, Unit
+from topsieve_sim.report.model import Report, Slice, Traffic, Unit
 from topsieve_sim.report.timeline import Counter
+
+# What comes through the memory unit.
+LOADED = (Traffic.KEY_MSB, Traffic.KEY_LSB, Traffic.VALUE, Traffic.VECTOR_READ, Traffic.WEIGHT)
 
 _SEQUENCE_ID = 1
 _PROCESS_UUID = 1
@@ -38,8 +41,8 @@ def perfetto_bytes(report: Report) -> bytes:
     machine = report.accelerator
     name = f"{machine.name}: {report.model} {report.method}".strip()
     counters = [_busy(report.timeline, unit, f"{unit.value} busy", "% busy", 100.0) for unit in Unit]
-    peak = machine.memory.bytes_per_cycle * machine.clock_mhz * 1e-3
-    counters.append(_busy(report.timeline, Unit.MEMORY, "memory bandwidth", "GB/s", peak))
+    full = _bytes_per_busy_cycle(report) * machine.clock_mhz * 1e-3
+    counters.append(_busy(report.timeline, Unit.MEMORY, "memory bandwidth", "GB/s", full))
     return timeline_bytes(name, machine.clock_mhz, report.timeline, counters)
 
 
@@ -89,6 +92,13 @@ def timeline_bytes(name: str, clock_mhz: float, slices: Iterable[Slice], counter
     events.sort(key=lambda event: event[:2])
     packets += [_uint(8, time) + _uint(10, _SEQUENCE_ID) + _bytes(11, body) for time, _, body in events]
     return b"".join(_bytes(1, packet) for packet in packets)
+
+
+def _bytes_per_busy_cycle(report: Report) -> float:
+    """What the memory unit moves in a busy cycle, on average; queries and writes have ports of their own."""
+    (busy,) = (row.busy_cycles for row in report.units if row.unit is Unit.MEMORY)
+    loaded = sum(report.dram_bytes[kind] for kind in LOADED)
+    return loaded / busy if busy else 0.0
 
 
 def _busy(timeline: Sequence[Slice], unit: Unit, name: str, quantity: str, peak: float) -> Counter:

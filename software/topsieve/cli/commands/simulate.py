@@ -20,7 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="draws the scores that the trace does not hold (default: 0)"
     )
-    parser.add_argument("--out", type=Path, help="folder for report.json, CSV tables, accelerator.yaml, Perfetto trace")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder for report.json, CSV tables, accelerator.yaml, ERT.yaml, ART.yaml, Perfetto trace",
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON instead of a table")
 
 
@@ -29,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     from topsieve.cli.show import print_report
     from topsieve.results import made_folder
     from topsieve_sim.arch.load import dump_config, load_config
+    from topsieve_sim.energy import write_accelergy
     from topsieve_sim.engine import simulate
     from topsieve_sim.errors import InputError
     from topsieve_sim.report import write_csv, write_perfetto
@@ -49,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         write_csv(report, out)
         write_perfetto(report, out / "timeline.perfetto-trace")
         dump_config(config, out / "accelerator.yaml")
+        write_accelergy(config, out)
     if arguments.json:
         print(report.to_json(), end="")
     else:
