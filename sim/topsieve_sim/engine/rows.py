@@ -19,7 +19,7 @@ from topsieve_sim.engine.selection import drawn_selections
 from topsieve_sim.errors import InputError
 from topsieve_sim.report import Counter, Slice, Unit
 from topsieve_sim.timing.accounting import KEY_LSB, KEY_MSB, VALUE
-from topsieve_sim.timing.attention import AttentionGroup, group_ports, run_group
+from topsieve_sim.timing.attention import AttentionGroup, group_ports, machine_output, run_group
 from topsieve_sim.timing.attention_kernel import (
     DECIDED,
     FILTERED,
@@ -74,7 +74,12 @@ def row_times(
     """
     if config.memory.model not in _MODELS:
         allowed = ", ".join(model.value for model in _MODELS)
-        raise InputError("row times", field="memory.model", value=config.memory.model.value, allowed=allowed)
+        raise InputError(
+            "does not tell its transfers word by word",
+            field="memory.model",
+            value=config.memory.model.value,
+            allowed=allowed,
+        )
     part = layer_trace(trace, layer, sequence, step)
     work = [unit for unit in prepare(part).work if isinstance(unit, AttentionWork)]
     start = 0
@@ -145,7 +150,7 @@ class _Run:
 def _run(config: AcceleratorConfig, group: AttentionGroup) -> _Run:
     if config.memory.has_fetchers:
         port, query_port = group_ports(config, group)
-        times, events = run_group(config, group, port, query_port)
+        times, events = run_group(config, group, port, query_port, output=machine_output(config))
         data = port.state.data[: int(port.plan.burst_words.sum())]
         words = data[data > 0]
         sizes = np.full(words.size, config.memory.bytes_per_cycle)
