@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from amaranth import Module
+from amaranth import Cat, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import Out
+from amaranth.sim import Simulator
 
 from rtl.harness import engine_or_skip
 from topsieve_rtl.attention import ValueSelection
+from topsieve_rtl.attention.expander import expand
 from topsieve_rtl.attention.layouts import FinishedRow
 from topsieve_rtl.cosim import Case, Design, Engine, Sink, Source, first_divergence, run
 from topsieve_rtl.formal import combinational_paths
@@ -237,3 +239,40 @@ def test_whole_rows_leave_a_beat_a_cycle(lanes, parallelism):
     case = selection_case(config, [list(range(1, config.capacity + 1))], config.capacity, 0)
     (log,) = run(UNIT.design(config), [case])
     assert np.diff(log.channels["o"].cycles).tolist() == [1] * (config.capacity // lanes - 1)
+
+
+@pytest.mark.parametrize("columns", [16, 32])
+def test_wide_expanders_bring_every_element_to_its_lane(columns):
+    """Random elements from random columns on, cyclically."""
+    draw = np.random.default_rng(columns)
+    m = Module()
+    bits = columns.bit_length() - 1
+    values, lanes = Signal(8 * columns), Signal(bits * columns)
+    out = Signal(8 * columns)
+    m.d.comb += out.eq(
+        Cat(
+            expand(
+                m,
+                [values.word_select(n, 8) for n in range(columns)],
+                [lanes.word_select(n, bits) for n in range(columns)],
+            )
+        )
+    )
+
+    async def bench(context):
+        for count in (1, 2, columns // 2, columns - 1, columns, *draw.integers(columns + 1, size=20).tolist()):
+            first = int(draw.integers(columns))
+            places = np.sort(draw.choice(columns, count, replace=False)).tolist()
+            value_bits = lane_bits = wanted = 0
+            for n, place in enumerate(places):
+                value, column = int(draw.integers(1, 256)), (first + n) % columns
+                value_bits |= value << 8 * column
+                lane_bits |= place << bits * column
+                wanted |= value << 8 * place
+            context.set(values, value_bits)
+            context.set(lanes, lane_bits)
+            assert context.get(out) == wanted
+
+    simulator = Simulator(m)
+    simulator.add_testbench(bench)
+    simulator.run()
