@@ -32,10 +32,10 @@ SIZE = 1 << 14
 
 @cocotb.test()
 async def a_job_from_a_ram(dut: Any) -> None:
-    """Two layers by the Python driver; the memory afterwards is that of the golden machine."""
+    """A layer by the Python driver; the memory afterwards is that of the golden machine."""
     draw = random.Random(5)
     config = load_config("tiny")
-    job = draw_job(config, np.random.default_rng(6), 2, 6, 2)
+    job = draw_job(config, np.random.default_rng(6), 1, 5, 2)
     shared = mmap.mmap(-1, SIZE)
     shared[: len(job.image)] = bytes(job.image)
     dut.rst.value = 1
@@ -73,5 +73,5 @@ async def a_job_from_a_ram(dut: Any) -> None:
     golden = run(job.image, 0, config, job.threshold)
     assert bytes(shared[: len(golden.memory)]) == golden.memory
     assert counters["lsb_rows"] == sum(int(layer.result.lsb_rows.sum()) for layer in golden.layers if layer.result)
-    assert counters["dram_bytes_vector_read"] >= 2 * 128
+    assert counters["dram_bytes_vector_read"] > 128
     assert int(dut.irq.value) == 0
