@@ -36,6 +36,8 @@ NARROWEST_LABEL = 0.055
 # A cause that this page does not know is named as the report names it.
 UNKNOWN = (PALETTE[6], "++", "")
 ROOF = "#444444"
+# Slices of a unit that are outlined; of more, the outlines would be all that is seen.
+MOST_OUTLINED = 100
 # Points of a picture over time; more would lie over each other.
 PICTURE_POINTS = 500
 
@@ -196,7 +198,8 @@ def timeline_chart(report: Report, title: str) -> Figure:
             [(piece.start_cycle * scale, piece.duration_cycles * scale) for piece in pieces],
             (place - 0.38, 0.76),
             facecolors=[colours(piece.busy_cycles / piece.duration_cycles) for piece in pieces],
-            linewidth=0,
+            edgecolor="white",
+            linewidth=0.6 if len(pieces) <= MOST_OUTLINED else 0,
         )
     axes.set_yticks(range(len(units)), [_unit_name(unit) for unit in units])
     axes.invert_yaxis()

@@ -149,5 +149,5 @@ def test_what_is_not_there_is_refused() -> None:
     trace = bert_trace(Encoder(1, 1), 4)
     with pytest.raises(InputError, match="no attention there"):
         row_times(trace, SPATTEN, layer=1)
-    with pytest.raises(InputError, match=r"memory.model: row times \(got 'dram'\); allowed: ideal, axi"):
+    with pytest.raises(InputError, match=r"memory.model: does not tell .* \(got 'dram'\); allowed: ideal, axi"):
         row_times(trace, load_config("spatten", ["memory.model=dram"]))
