@@ -9,10 +9,12 @@ import pytest
 
 from sim.rival_cases import EIGHTH, TINY, attention_trace
 from topsieve_sim.arch import load_config
+from topsieve_sim.energy import Action, Component
 from topsieve_sim.engine import prepare, simulate
 from topsieve_sim.errors import InputError
 from topsieve_sim.rivals import DEFAULT, Basis, Comparison, build_all, compare, load_platform, runnable
 from topsieve_sim.rivals.comparison import accelerator_output, rival_total
+from topsieve_sim.rivals.energy import rival_energy_pj
 from topsieve_sim.rivals.heads import drawn_operands, exact_attention, row_keys, trace_operands
 from topsieve_sim.trace import load_workload
 
@@ -161,3 +163,36 @@ def test_every_head_has_its_own_scales():
     row = compare(trace, EIGHTH, build_all(["systolic"])).rows[1]
     # A score of s carries an error of about s / 2^11; the largest here are around 25.
     assert row.output_error < 25 * 2**-11
+
+
+def test_biases_of_merged_tokens_are_part_of_exact_attention():
+    row = compare(attention_trace(8, head_dim=16, bias=True), EIGHTH, build_all(["systolic"])).rows[1]
+    assert row.output_error < 4 * 2**-11
+
+
+@pytest.mark.parametrize("name", ["a3", "elsa", "sanger", "token_picker"])
+def test_energy_counts_every_bit_and_the_rivals_own_parts(name):
+    trace = attention_trace(9, kv_heads=3, queries=4, keys=24, head_dim=16)
+    (rival,) = build_all([name])
+    program = prepare(trace)
+    total = rival_total(program, EIGHTH, rival, trace_operands(trace))
+    moved = total.counts[Component.DRAM, Action.READ_BIT] + total.counts[Component.DRAM, Action.WRITE_BIT]
+    assert moved == total.dram_bits
+    assert total.counts[Component.DRAM, Action.WRITE_BIT] == 3 * 4 * 16 * EIGHTH.formats.output_bits
+    assert len(total.extra_pj) >= 3
+    assert min(total.extra_pj) > 0
+    row = compare(trace, EIGHTH, [rival]).rows[1]
+    shared_pj = rival_energy_pj(total.counts, (), EIGHTH)
+    assert row.energy_pj == pytest.approx(shared_pj + sum(total.extra_pj), rel=1e-12)
+
+
+def test_a_short_row_waits_for_the_memory_once_a_chunk():
+    """Two keys cannot hide the latency: three chunks are three trips, one chunk is one."""
+    trace = attention_trace(10, kv_heads=1, queries=1, keys=2, head_dim=16)
+    latency = EIGHTH.memory.latency_cycles
+    three, one = (
+        compare(trace, EIGHTH, build_all([f"token_picker:threshold=0,chunks={chunks}"])).rows[1].cycles
+        for chunks in (3, 1)
+    )
+    assert one < 1.5 * latency
+    assert 3 * latency <= three < 3.5 * latency
