@@ -24,7 +24,9 @@ from topsieve.compaction.cluster_attention import (
 from topsieve.compaction.core_context import core_context_attention, core_context_work, pooled_groups, visible
 from topsieve.compaction.learned_queries import pool_by_queries, pool_work, rearranged
 from topsieve.compaction.prefix_tokens import FLEXTOK_LEVELS, finite_scalars, keep_prefix, pooled_queries, scalars_of
+from topsieve.compaction.registers import exchange, exchange_work, with_registers
 from topsieve.compaction.scalar_quantiser import gaussian_levels, quantise
+from topsieve.compaction.window_memory import look_again, look_again_work, windows
 from topsieve_sim.trace import Trace
 from topsieve_sim.trace.ops import Similarity
 
@@ -251,3 +253,44 @@ def test_blanked_and_repaired_tokens() -> None:
     assert fixed[[0, 1, 2, 5]].equal(hidden[[0, 1, 2, 5]])
     with pytest.raises(ValueError, match="item of 2 tokens"):
         repaired(hidden, [3, 4], alone, [1])
+
+
+def test_registers_exchange_within_an_image() -> None:
+    patches, registers = drawn(5, 6, 4), drawn(2, 4, seed=1)
+    rows, columns = drawn(5, 4, seed=2), drawn(5, 4, seed=3)
+    x = with_registers(patches, registers, rows, columns)
+    assert x[:, :6].equal(patches)
+    same(x[3, 7], registers[1] + 0.5 * (rows[3] + columns[3]))
+
+    seen: list[torch.Tensor] = []
+
+    def interact(together: torch.Tensor) -> torch.Tensor:
+        seen.append(together)
+        return together.mean(1, keepdim=True).expand(together.shape)
+
+    out = exchange(x, 2, [3, 2], interact)
+    assert [part.shape[1] for part in seen] == [6, 4]
+    assert out[:, :6].equal(x[:, :6])
+    same(out[4, 7], x[4, 7] + x[3:, 6:].mean((0, 1)))
+    # 4 Tr D^2 + 2 Tr^2 D MACs with Tr = 640 registers (specification `methods-vision`, 8.3).
+    macs = Trace(exchange_work(heads=16, head_dim=72, registers=64, crops=10)).macs
+    assert macs == 4 * 640 * 1152**2 + 2 * 640**2 * 1152
+
+
+def test_tokens_look_at_their_own_window() -> None:
+    features = drawn(2, 6, 6, 4)
+    cut = windows(features, 3)
+    assert cut.shape == (2, 9, 4, 4)
+    assert cut[1, 5].equal(features[1, 2:4, 4:6].flatten(0, 1))
+    query = drawn(2, 9, 4, seed=1)
+    out = look_again(query, cut, cut * 2, heads=2)
+    for token, head in itertools.product(range(9), range(2)):
+        part = slice(2 * head, 2 * head + 2)
+        keys = cut[0, token, :, part].numpy()
+        weight = np.exp(keys @ query[0, token, part].numpy() / math.sqrt(2))
+        same(out[0, token, part], torch.from_numpy(weight / weight.sum() @ keys * 2))
+    with pytest.raises(ValueError, match="cannot be cut"):
+        windows(features, 4)
+    # 576 x 2 d MACs whatever the number of tokens (specification `methods-vision`, section 9).
+    for tokens in (64, 144, 576):
+        assert Trace(look_again_work(tokens, 576 // tokens, heads=8, head_dim=128)).macs == 576 * 2 * 1024
