@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Name: `module:Class`. A model is one file (or folder) of this package and one line here.
 BUILT_IN = {
     "minilm": "topsieve.subjects.text_encoder:TextEncoder",
+    "byte-gpt": "topsieve.subjects.byte_gpt.subject:ByteGpt",
     "digits-vit": "topsieve.subjects.digits_vit.subject:DigitsVit",
     "mosaic-llava": "topsieve.subjects.mosaic_llava.subject:MosaicLlava",
 }
