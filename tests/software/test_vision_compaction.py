@@ -22,6 +22,7 @@ from topsieve.compaction.cluster_attention import (
     k_means,
 )
 from topsieve.compaction.core_context import core_context_attention, core_context_work, pooled_groups, visible
+from topsieve.compaction.latent_tokens import latent_rows, nearest_codes, nearest_codes_work
 from topsieve.compaction.learned_queries import pool_by_queries, pool_work, rearranged
 from topsieve.compaction.prefix_tokens import FLEXTOK_LEVELS, finite_scalars, keep_prefix, pooled_queries, scalars_of
 from topsieve.compaction.registers import exchange, exchange_work, with_registers
@@ -294,3 +295,17 @@ def test_tokens_look_at_their_own_window() -> None:
     # 576 x 2 d MACs whatever the number of tokens (specification `methods-vision`, section 9).
     for tokens in (64, 144, 576):
         assert Trace(look_again_work(tokens, 576 // tokens, heads=8, head_dim=128)).macs == 576 * 2 * 1024
+
+
+def test_latents_take_the_nearest_code_on_the_sphere() -> None:
+    latents, codes = drawn(2, 5, 3).float(), drawn(11, 3, seed=1).float()
+    number, vector = nearest_codes(latents, codes)
+    for b, i in itertools.product(range(2), range(5)):
+        cosines = [float(torch.cosine_similarity(latents[b, i], code, dim=0)) for code in codes]
+        assert cosines[int(number[b, i])] >= max(cosines) - 1e-6  # float32
+        assert torch.allclose(vector[b, i], codes[number[b, i]] / codes[number[b, i]].norm())
+    assert nearest_codes(codes[:1], torch.cat([codes[:1] * 2, codes[:1]]))[0].tolist() == [0]
+    encoded = drawn(1, 9, 4, seed=2)
+    assert latent_rows(encoded, 3, legacy=False)[0].equal(encoded[0, -3:].T)
+    assert latent_rows(encoded, 3)[0].equal(encoded[0, -3:].flatten().reshape(4, 3))
+    assert Trace(nearest_codes_work(32, 4096, 12)).flops == 2 * 32 * 4096 * 12
