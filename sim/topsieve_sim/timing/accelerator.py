@@ -43,10 +43,10 @@ from topsieve_sim.timing.attention import (
     group_room,
     run_group,
 )
-from topsieve_sim.timing.attention_kernel import writer_output
 from topsieve_sim.timing.cascade import prune_heads_times, prune_tokens_times, record_times, reset_tokens_cycles
 from topsieve_sim.timing.memory_port import NO_CYCLES, NO_STALLS, MemoryPort, Room, fetcher_port, request, row_room
 from topsieve_sim.timing.operand_layout import OperandLayout
+from topsieve_sim.timing.output_port import writer_output
 from topsieve_sim.timing.plane_fetch import BEFORE, BURSTS, WORDS
 from topsieve_sim.timing.row_writer import BURSTS as WRITTEN_BURSTS
 from topsieve_sim.timing.row_writer import FREE, RowWriter, idle_cycle, row_writer, write_row

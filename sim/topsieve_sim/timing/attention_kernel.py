@@ -6,14 +6,11 @@ of the same row and on events of rows started before it, never on a later one, s
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from topsieve_sim.golden.attention_latency import AttentionLatencies
-from topsieve_sim.golden.row_write import RowWriteShape
 from topsieve_sim.timing.accounting import (
     BUSY,
     DONE,
@@ -33,9 +30,11 @@ from topsieve_sim.timing.accounting import (
     WEIGHTED_SUM,
     account,
 )
-from topsieve_sim.timing.memory_port import CURSOR, FETCHER, IDEAL, REQUESTS, SERVED, MemoryPort, request
+from topsieve_sim.timing.memory_port import CURSOR, FETCHER, IDEAL, SERVED, MemoryPort, request
+from topsieve_sim.timing.operand_requests import GroupAddresses, request_plane
+from topsieve_sim.timing.output_port import OutputPort
 from topsieve_sim.timing.pipeline import next_ready
-from topsieve_sim.timing.row_writer import FREE, RowWriter, row_writer, write_row
+from topsieve_sim.timing.row_writer import FREE, write_row
 
 # Recorded events of a started row, see `docs/attention-unit.md`, section "Events".
 (
@@ -65,95 +64,6 @@ def _ring(depth: int) -> NDArray[np.int64]:
     while size < depth:
         size *= 2
     return np.full(size, -1, np.int64)
-
-
-class GroupAddresses(NamedTuple):
-    """Where a group's operands stand, for fetchers; empty arrays where nobody looks at them.
-
-    head : int64 [3, heads], byte address of each head's MSB plane, LSB plane, values.
-    stride : int64 [3], distances of their rows in bytes.
-    query : int64 [rows], byte address of each row's query.
-    gather : keys and values are gathered by `tokens`.
-    tokens : int64 [keys], memory row of each key.
-    survivors : int64 [rows, kept], memory rows of the values that are fetched for a row (decoding with selection).
-    output : int64 [rows], byte address of each output row.
-    """
-
-    head: NDArray[np.int64]
-    stride: NDArray[np.int64]
-    query: NDArray[np.int64]
-    gather: bool
-    tokens: NDArray[np.int64]
-    survivors: NDArray[np.int64]
-    output: NDArray[np.int64]
-
-
-NOWHERE = GroupAddresses(
-    np.zeros((3, 0), np.int64),
-    np.zeros(3, np.int64),
-    np.zeros(0, np.int64),
-    False,
-    np.zeros(0, np.int64),
-    np.zeros((0, 0), np.int64),
-    np.zeros(0, np.int64),
-)
-
-
-class OutputPort(NamedTuple):
-    """Who takes the output rows: with `writes` the writer as it goes, otherwise a pattern, bool [cycles]."""
-
-    writes: bool
-    ready: NDArray[np.bool_]
-    writer: RowWriter
-
-
-def pattern_output(ready: NDArray[np.bool_]) -> OutputPort:
-    """Ready in the cycles of a pattern, and always beyond its end."""
-    return OutputPort(False, ready, row_writer(RowWriteShape(8)))
-
-
-def writer_output(writer: RowWriter) -> OutputPort:
-    """The row writer."""
-    return OutputPort(True, np.zeros(0, np.bool_), writer)
-
-
-@njit(cache=True)
-def _request(
-    port: MemoryPort,
-    places: GroupAddresses,
-    offered: int,
-    lanes: int,
-    kind: int,
-    head: int,
-    survivors_of: int,
-    rows: int,
-    head_dim: int,
-    row_bits: int,
-    arrival: NDArray[np.int64],
-    table: NDArray[np.int64],
-    size: NDArray[np.int64],
-) -> int:
-    """One request of plane `kind` of `head`, offered from cycle `offered` on; the cycle in which it is picked.
-
-    `survivors_of` >= 0: the values of that row's survivors alone.
-    """
-    base, stride, gather, indices = 0, 0, False, places.tokens
-    if port.kind == FETCHER:
-        base, stride = places.head[kind, head], places.stride[kind]
-        gather = places.gather
-        if survivors_of >= 0:
-            gather = True
-            indices = places.survivors[survivors_of, :rows]
-    number = port.at[REQUESTS]
-    if number < port.asked.shape[0]:
-        port.asked[number, 0] = kind
-        port.asked[number, 1] = head
-        port.asked[number, 2] = survivors_of
-    picked, amount = request(
-        port, offered, rows, head_dim, row_bits, lanes, kind, base, stride, gather, indices, arrival, table
-    )
-    size[kind] += amount
-    return picked
 
 
 @njit(cache=True)
@@ -241,15 +151,15 @@ def group_times(
     value_row_bits = head_dim * value_bits
     for bank in range(min(banks, heads)):
         head_bank[bank] = bank
-        key_picked[bank] = _request(
+        key_picked[bank] = request_plane(
             port, places, 0, lanes, KEY_MSB, bank, -1, keys, head_dim, key_row_bits, key_arrival[bank], table, size
         )
         if two_planes:
-            _request(
+            request_plane(
                 port, places, 0, lanes, KEY_LSB, bank, -1, keys, head_dim, lsb_row_bits, lsb_arrival[bank], table, size
             )
         if not gather:
-            _request(
+            request_plane(
                 port,
                 places,
                 0,
@@ -368,7 +278,7 @@ def group_times(
             again_tail += 1
             if not lsb_fetched[head]:
                 lsb_fetched[head] = True
-                _request(
+                request_plane(
                     port, places, decided, lanes, KEY_LSB, head, -1, keys, head_dim, lsb_row_bits, lsb_arrival[bank],
                     table, size,
                 )  # fmt: skip
@@ -444,19 +354,19 @@ def group_times(
         # The key bank of a finished head takes the next head, then the value rows follow.
         if head_done and next_loaded < heads:
             head_bank[next_loaded] = bank
-            key_picked[next_loaded] = _request(
+            key_picked[next_loaded] = request_plane(
                 port, places, released, lanes, KEY_MSB, next_loaded, -1, keys, head_dim, key_row_bits,
                 key_arrival[bank], table, size,
             )  # fmt: skip
             if two_planes:
-                _request(
+                request_plane(
                     port, places, released, lanes, KEY_LSB, next_loaded, -1, keys, head_dim, lsb_row_bits,
                     lsb_arrival[bank], table, size,
                 )  # fmt: skip
         value_bank = bank
         if gather:
             value_bank = final
-            _request(
+            request_plane(
                 port, places, max(filtered, value_ring[final]), lanes, VALUE, head, row, min(kept, size_in_keys), head_dim,
                 value_row_bits, value_arrival[final], table, size,
             )  # fmt: skip
@@ -505,7 +415,7 @@ def group_times(
 
         if head_done and next_loaded < heads:
             if not gather:
-                _request(
+                request_plane(
                     port, places, weighted_last + weighted_interval, lanes, VALUE, next_loaded, -1, keys, head_dim,
                     value_row_bits, value_arrival[bank], table, size,
                 )  # fmt: skip
