@@ -13,13 +13,8 @@ from sim.plane_fetch_cases import FetchCase, cases, shapes
 from topsieve_rtl.cosim import Case, Channel, Design, Engine, Sink, Source, first_divergence, run
 from topsieve_rtl.formal import combinational_paths
 from topsieve_rtl.memory import AxiPlaneFetcher, PlaneFetcher
+from topsieve_rtl.units.plane_fetcher import valid_lanes
 from topsieve_sim.golden.plane_fetch import PlaneFetchShape
-
-
-def valid_lanes(beat):
-    """The output beat without what its unused lanes happen to hold."""
-    lanes, count, *rest = beat
-    return (tuple(lane if place < count else None for place, lane in enumerate(lanes)), count, *rest)
 
 
 def design(shape: PlaneFetchShape) -> Design:
