@@ -121,7 +121,7 @@ def _load(directory: Path, name: str, attention: str) -> Pretrained:
     from transformers import AutoModel, AutoTokenizer
 
     try:
-        with _quiet():
+        with quiet_loading():
             tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
             model = AutoModel.from_pretrained(
                 directory,
@@ -145,7 +145,7 @@ def _max_tokens(config: Any, tokenizer: Any) -> int:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_loading() -> Iterator[None]:
     """No progress bar while loading."""
     from transformers.utils import logging
 

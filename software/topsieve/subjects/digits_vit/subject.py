@@ -11,6 +11,7 @@ from torch import Tensor
 
 from topsieve.lowering import lower
 from topsieve.models import reduce
+from topsieve.pretrained import quiet_loading
 from topsieve.reduction.roles import BitPlan, Method
 from topsieve.subjects.checkpoint import digest, refuse_corpus
 from topsieve.subjects.digits_vit.digits import SIDE, load_digits
@@ -25,7 +26,8 @@ def load_model() -> Any:
     """The trained model, in single precision, ready to run."""
     from transformers import ViTForImageClassification
 
-    return ViTForImageClassification.from_pretrained(CHECKPOINT, dtype=torch.float32).eval()
+    with quiet_loading():
+        return ViTForImageClassification.from_pretrained(CHECKPOINT, dtype=torch.float32).eval()
 
 
 class DigitsVit:

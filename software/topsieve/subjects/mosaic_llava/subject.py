@@ -11,6 +11,7 @@ from torch import Tensor
 
 from topsieve.lowering import lower
 from topsieve.models import ReducedModel, reduce
+from topsieve.pretrained import quiet_loading
 from topsieve.record import Record
 from topsieve.reduction.roles import BitPlan, Method
 from topsieve.subjects.checkpoint import digest, refuse_corpus
@@ -38,7 +39,8 @@ def load_model() -> Any:
     """The trained model, in single precision, ready to run."""
     from transformers import LlavaForConditionalGeneration
 
-    return LlavaForConditionalGeneration.from_pretrained(CHECKPOINT, dtype=torch.float32).eval()
+    with quiet_loading():
+        return LlavaForConditionalGeneration.from_pretrained(CHECKPOINT, dtype=torch.float32).eval()
 
 
 class MosaicLlava:
