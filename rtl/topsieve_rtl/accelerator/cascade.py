@@ -70,7 +70,7 @@ class CascadeUnit(wiring.Component):
     probability_valid, probabilities, probability_word : a beat of probabilities and its place in the row.
     output_valid, output_elements, output_head : an output row and its query head.
     token_write : Out(TokenWrite), each change of the live list.
-    accumulates, prunes : Out(1), the accumulators, the engine are busy; for counters.
+    accumulates : Out(1), the accumulators were busy in the cycle before; prunes : Out(1), the engine is. For counters.
     live_tokens, live_heads : Out, how many are alive.
     alive : Out(heads), a bit a query head.
 
@@ -160,10 +160,10 @@ class CascadeUnit(wiring.Component):
 
         added = self.probability_valid | self._back_valid
         left = (tokens.o.valid & tokens.o.ready) | (heads.o.valid & heads.o.ready)
-        m.d.comb += [
-            self.accumulates.eq(added | left),
-            self.prunes.eq((state == _State.PRUNE_TOKENS) | (state == _State.PRUNE_HEADS) | (state == _State.FINISH)),
-        ]
+        m.d.sync += self.accumulates.eq(added | left)
+        m.d.comb += self.prunes.eq(
+            (state == _State.PRUNE_TOKENS) | (state == _State.PRUNE_HEADS) | (state == _State.FINISH)
+        )
         self._accumulate(m, state, reads, last_head)
         self._load(m, state, reads, wanted)
         self._serialise(m, state, wanted, last_head)
