@@ -76,10 +76,10 @@ def write_plots(outcome: Outcome, folder: Path) -> bool:
     target = made_folder(folder / "plots")
     machine = outcome.facts["accelerator"]["name"]
     results = outcome.results
-    name, metric = next(iter(results[0]["metrics"].items()))
+    metric = results[0]["metrics"][0]
     plot_fidelity_against_cycles(
         {result["method"]: result["hardware"]["cycles"] for result in results},
-        {result["method"]: result["fidelity"][name] for result in results},
+        {result["method"]: result["fidelity"][metric["name"]] for result in results},
         target / "fidelity-cycles.png",
         machine,
         metric["label"],

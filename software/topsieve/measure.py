@@ -63,7 +63,8 @@ class Bench:
             "tokens": dict(observed.tokens),
             "survival": {"words": list(observed.words), "layers": list(observed.survival)},
             "fidelity": self._subject.quality(method),
-            "metrics": {name: dataclasses.asdict(metric) for name, metric in self._subject.metrics.items()},
+            # A list: JSON sorts keys, and the first metric is the one that is plotted.
+            "metrics": [{"name": name, **dataclasses.asdict(metric)} for name, metric in self._subject.metrics.items()],
             "hardware": _hardware(report),
             "notes": list(report.notes),
             **observed.more,

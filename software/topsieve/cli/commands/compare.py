@@ -101,7 +101,7 @@ def _print_tables(outcome: Outcome) -> None:
         [
             ("method", "left"),
             *((name, "right") for name in ("cycles", "speed-up", "latency us", "DRAM", "operations", "energy")),
-            *((metric["title"], "right") for metric in results[0]["metrics"].values()),
+            *((metric["title"], "right") for metric in results[0]["metrics"]),
         ],
         [
             [
@@ -112,7 +112,7 @@ def _print_tables(outcome: Outcome) -> None:
                 quantity(result["hardware"]["dram_bytes"], "B"),
                 quantity(result["hardware"]["flops"], "FLOP"),
                 quantity(result["hardware"]["energy_pj"] * 1e-12, "J"),
-                *(f"{result['fidelity'][name]:.3f}" for name in result["metrics"]),
+                *(f"{result['fidelity'][metric['name']]:.3f}" for metric in result["metrics"]),
             ]
             for result in results
         ],
