@@ -20,9 +20,7 @@ from topsieve_sim.trace.ops import FeedForward, Gather, Merge, ProbabilityValue,
 LENGTHS = (19, 7, 12)
 PROGRESSIVE = "spatten:quantisation=4+4,lsb_threshold=0.4"
 EVERYTHING = "spatten:keep=0.5,head_keep=0.5,value_keep=0.3,protect_first=1"
-ON_LAYERS = tuple(
-    name for name in method_names() if "layers" in describe(name).acts_on and name not in VISION_METHODS
-)
+ON_LAYERS = tuple(name for name in method_names() if "layers" in describe(name).acts_on and name not in VISION_METHODS)
 METHODS = (*ON_LAYERS, EVERYTHING, "spatten:schedule=stepwise", "ltp:final_token_threshold=0.1", "tome:r=2")
 MINILM = ModelShape("minilm", "bert", layers=6, heads=12, kv_heads=12, head_dim=32, width=384, ffn_width=1536)
 
