@@ -9,7 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from topsieve_sim.arch import load_config
-from topsieve_sim.validation import bert, eighth, end_to_end, figure14, gpt2, hbm, in_loop, power_area, rivals, selection
+from topsieve_sim.validation import (
+    bert,
+    eighth,
+    end_to_end,
+    figure14,
+    gpt2,
+    hbm,
+    in_loop,
+    power_area,
+    rivals,
+    selection,
+)
 from topsieve_sim.validation.checks import AGREEMENT, Result, Section, Status, Unmodelled, Verdict, run_section
 from topsieve_sim.validation.workbench import Workbench
 

@@ -394,7 +394,9 @@ class ForwardPass:
             else:
                 self.position_ids = reduction.gather(self.position_ids)
         self._reduced = True
-        self._kept_signals = {layer: _moved(kept, reduction, stage.merges_signals) for layer, kept in self._kept_signals.items()}
+        self._kept_signals = {
+            layer: _moved(kept, reduction, stage.merges_signals) for layer, kept in self._kept_signals.items()
+        }
         if self._layers:
             self._layers[-1].signals = _moved(self._layers[-1].signals, reduction, stage.merges_signals)
         for index, state in self._states.items():
