@@ -76,6 +76,9 @@ class Resources:
         return self.stack_bytes > 0 or self.instructions["LDL"] + self.instructions["STL"] > 0
 
 
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
 def _case(
     name: str, kernel: Any, types: dict[str, str], constants: dict[str, Any], blocks: dict[str, int], **more: Any
 ) -> Case:
@@ -88,7 +91,7 @@ def cases(capability: int) -> Iterator[Case]:
     half = {"*": "fp16", "query_valid_ptr": "i8", "key_valid_ptr": "i8"}
     out = {"lse_ptr": "fp32", "column_ptr": "fp32", "magnitude_ptr": "fp32", "sum_ptr": "fp32"}
     masks = {"HAS_QUERY_VALID": False, "HAS_KEY_VALID": False}
-    for dtype, name in ((torch.float16, "fp16"), (torch.bfloat16, "bf16"), (torch.float32, "fp32")):
+    for name, dtype in DTYPES.items():
         types = half | {"*": name} | out
         for head_dim in (64, 128, 256):
             if dtype == torch.float32 and head_dim > MAXIMUM_FLOAT32_HEAD_DIM:
@@ -209,13 +212,13 @@ def cases(capability: int) -> Iterator[Case]:
     yield Case(
         "select_long", selection.select_long_kernel, select, {"BLOCK": selection.LONG_BLOCK}, num_warps=8, core=True
     )
-    for name in ("fp16", "bf16", "fp32"):
+    for name, dtype in DTYPES.items():
         yield _case(
             f"best_partner_{name}",
             merging.best_partner_kernel,
             {"metric_ptr": name, "blocked_ptr": "u8", "score_ptr": "fp32", "partner_ptr": "i32"},
             {"BLOCK_C": 64, "SMALLEST": merging.SMALLEST_SQUARE},
-            merging.partner_blocks(torch.float32 if name == "fp32" else torch.float16),
+            merging.partner_blocks(dtype),
             matrix=True,
             core=name == "fp16",
         )

@@ -91,8 +91,8 @@ def test_a_refused_design_shows_what_the_tool_said():
 @pytest.mark.full
 def test_the_resource_page_has_a_row_per_family(tmp_path):
     page = tmp_path / "resources.md"
-    overrides = ("softmax.lanes=3",)
+    overrides = ("softmax.lanes=4",)
     write_resources(page, [Build(PipelineUnit(), "tiny"), Build(PipelineUnit(), "tiny", overrides, (Target.ICE40,))])
     text = page.read_text()
     assert text.count("| affine | tiny | ") == len(Target)
-    assert text.count("| affine | tiny, softmax.lanes=3 | Lattice iCE40 | ") == 1
+    assert text.count("| affine | tiny, softmax.lanes=4 | Lattice iCE40 | ") == 1
