@@ -44,7 +44,13 @@ class _PortNotes(dict[str, str]):
 
 
 class AcceleratorUnit(Unit):
-    """The machine on a memory; a case is a job of one or two layers from the registers' set-up to the memory after it."""
+    """The machine on a memory; a case is a job from the registers' set-up to the memory after it.
+
+    Drawn jobs have one or two small layers; `job_case` plays any other that fits `memory_bytes`, a power of two.
+    """
+
+    def __init__(self, memory_bytes: int = MEMORY_BYTES) -> None:
+        self.memory_bytes = memory_bytes
 
     name = "accelerator"
     summary = "Accelerator: attention with cascade token and head pruning on tensors in memory, AXI4 and AXI4-Lite."
@@ -60,7 +66,7 @@ class AcceleratorUnit(Unit):
     def _on_memory(self, config: AcceleratorConfig, instance: str | None = None) -> AcceleratorOnMemory:
         from topsieve_rtl.accelerator.on_memory import AcceleratorOnMemory
 
-        return AcceleratorOnMemory(config, MEMORY_BYTES, instance)
+        return AcceleratorOnMemory(config, self.memory_bytes, instance)
 
     def shipped(self, config: AcceleratorConfig) -> tuple[Design, Design]:
         from topsieve_rtl.accelerator.accelerator import Accelerator, accelerator_members
@@ -79,17 +85,32 @@ class AcceleratorUnit(Unit):
         job = draw_job(
             config, generator, layers, min(config.capacity, _TOKENS), queries=2, heads=_HEADS, interrupts=False
         )
-        steps = list(_steps(config, job.image, job.threshold))
+        return self.job_case(config, job.image, 0, job.threshold)
+
+    def job_case(self, config: AcceleratorConfig, image: bytes, descriptor_address: int, threshold: int) -> Case:
+        """A job in a memory that begins with `image`.
+
+        Raises
+        ------
+        ValueError
+            the image is larger than the memory.
+        """
+        if len(image) > self.memory_bytes:
+            raise ValueError(f"the job needs {len(image)} bytes of {self.memory_bytes}")
+        steps = list(_steps(config, image, descriptor_address, threshold))
         answers = sum(operation in (_LOAD, _READ) for operation, _, _ in steps)
-        return Case.through(steps, [0] * len(steps), [], answers, limit_cycles=200_000)
+        return Case.through(steps, [0] * len(steps), [], answers, limit_cycles=2_000_000)
 
     def expect(self, config: AcceleratorConfig, case: Case) -> Mapping[str, Channel]:
         steps: list[_Step] = list(case.sources["i"].beats)
         width = config.memory.bytes_per_cycle
         image = b"".join(word.to_bytes(width, "little") for operation, _, word in steps if operation == _STORE)
-        threshold_at = ACCELERATOR_MAP.register("progressive_threshold").offset
-        threshold = next(word for operation, place, word in steps if (operation, place) == (_WRITE, threshold_at))
-        golden = run(image, 0, config, threshold)
+        written = {place: word for operation, place, word in reversed(steps) if operation == _WRITE}
+        descriptor_address, threshold = (
+            written[ACCELERATOR_MAP.register(name).offset]
+            for name in ("descriptor_address_lo", "progressive_threshold")
+        )
+        golden = run(image, descriptor_address, config, threshold)
         times = accelerator_times(config, golden)
         registers = {counter.offset: counter.name for counter in ACCELERATOR_MAP.counters}
         counts = report_counters(times)
@@ -117,19 +138,17 @@ class AcceleratorUnit(Unit):
         return {"i": Channel(entered, steps), "o": Channel(answered, answers)}
 
 
-def _steps(config: AcceleratorConfig, image: bytearray, threshold: int) -> Iterator[_Step]:
+def _steps(config: AcceleratorConfig, image: bytes, descriptor_address: int, threshold: int) -> Iterator[_Step]:
     """Store the memory, run the job, read status and counters, load the memory."""
     width = config.memory.bytes_per_cycle
     places = range(0, len(image), width)
-    if len(image) > MEMORY_BYTES:
-        raise ValueError(f"the job needs {len(image)} bytes of {MEMORY_BYTES}")
 
     def write(register: str, value: int) -> _Step:
         return (_WRITE, ACCELERATOR_MAP.register(register).offset, value)
 
     for place in places:
         yield (_STORE, place, int.from_bytes(image[place : place + width], "little"))
-    yield write("descriptor_address_lo", 0)
+    yield write("descriptor_address_lo", descriptor_address)
     yield write("progressive_threshold", threshold)
     yield write("interrupt_enable", 0b11)
     yield write("control", 0b010)
