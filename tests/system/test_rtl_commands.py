@@ -7,6 +7,9 @@ import pytest
 from topsieve.cli import main
 from topsieve_rtl.units import unit_names
 
+# The whole machine takes as long as all its units; its package and its cases have tests of their own.
+UNITS = [pytest.param(name, marks=pytest.mark.full) if name == "accelerator" else name for name in unit_names()]
+
 
 @pytest.mark.parametrize("command", ["verilog", "verify", "synth"])
 def test_without_a_unit_the_units_are_listed(command, capsys):
@@ -23,7 +26,7 @@ def test_unknown_unit_is_one_line(command, capsys):
     assert unit_names()[0] in line
 
 
-@pytest.mark.parametrize("unit", unit_names())
+@pytest.mark.parametrize("unit", UNITS)
 def test_verilog_is_the_same_in_every_folder(unit, tmp_path, capsys):
     for folder in ("first", "second"):
         assert (
@@ -57,7 +60,7 @@ def test_verilog_states_the_resources(tmp_path, capsys):
     assert "| token_importance | tiny | Lattice ECP5 |" in (tmp_path / "README.md").read_text()
 
 
-@pytest.mark.parametrize("unit", unit_names())
+@pytest.mark.parametrize("unit", UNITS)
 def test_verify_says_what_was_compared(unit, capfd):
     assert main(["verify", unit, "--engine", "python", "--cases", "2"]) == 0
     assert "2 cases" in capfd.readouterr().out
