@@ -88,8 +88,9 @@ def test_cycles_are_those_of_the_stepped_machine_on_the_golden_decisions(
         row_keys=np.array(row_keys, np.int64),
         progressive=threshold > 0,
         query_bits=12,
-        key_msb_bits=6,
-        key_lsb_bits=2,
+        # Without a decision to make, whole keys are fetched at once.
+        key_msb_bits=6 if threshold > 0 else 8,
+        key_lsb_bits=2 if threshold > 0 else 0,
         value_bits=12,
     )
     stepped = SteppedAttention(TINY, group, [row.tolist() for row in scores])
@@ -127,16 +128,19 @@ def test_equal_sequences_cost_the_same_and_are_decided_once(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("machine", [TINY, FETCHED])
-@pytest.mark.parametrize("enabled", [True, False])
-def test_without_the_progressive_controller_whole_keys_are_fetched(machine: AcceleratorConfig, enabled: bool) -> None:
+@pytest.mark.parametrize(("enabled", "threshold"), [(True, 0.5), (False, 0.5), (True, 0.0)])
+def test_without_a_progressive_decision_whole_keys_are_fetched(
+    machine: AcceleratorConfig, enabled: bool, threshold: float
+) -> None:
     config = machine.model_copy(update={"progressive": TINY.progressive.model_copy(update={"enabled": enabled})})
-    report = simulate(drawn_trace(5, 1, 1, 4, 24, 24, 0.5), config)
+    report = simulate(drawn_trace(5, 1, 1, 4, 24, 24, threshold), config)
+    decides = enabled and threshold > 0
     whole = 24 * 4 * 8 // 8
     # The ideal memory holds whole keys as one, fetchers as two planes.
-    in_planes = enabled or machine is FETCHED
+    in_planes = decides or machine is FETCHED
     assert report.dram_bytes["key_msb"] == (whole * 6 // 8 if in_planes else whole)  # type: ignore[index]
     assert report.dram_bytes["key_lsb"] == (whole * 2 // 8 if in_planes else 0)  # type: ignore[index]
-    assert (report.lsb_rows > 0) == enabled
+    assert (report.lsb_rows > 0) == decides
 
 
 def test_grouped_queries_fetch_their_shared_head_once() -> None:

@@ -96,3 +96,19 @@ def test_the_tables_of_a_run_are_a_technology(capsys, tmp_path):
     again = json.loads(capsys.readouterr().out)
     assert again["energy_pj"] == first["energy_pj"]
     assert again["area_um2"] == first["area_um2"]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("technology=3nm", ("technology", "3nm", "40nm")),
+        ("memory.dram.preset=hbm9", ("memory.dram.preset", "hbm9", "hbm2")),
+        ("memory.channels=3", ("memory.channels", "3", "power of two")),
+    ],
+)
+def test_check_opens_what_the_configuration_names(override, words, capsys):
+    assert main(["config", "check", "spatten", "--set", "memory.model=dram", "--set", override]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    for word in words:
+        assert word in line

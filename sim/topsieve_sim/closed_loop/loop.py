@@ -9,15 +9,15 @@ settled is an error, never a result.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topsieve_sim.arch.config import AcceleratorConfig
 from topsieve_sim.closed_loop.layout import PlaneRows, accesses, place_planes
-from topsieve_sim.dram import DramConfig, DramSimulator, load_dram_config
-from topsieve_sim.dram.ports import Ports, PortTimes, Streams
+from topsieve_sim.closed_loop.memory import machine_memory, memory_ports
+from topsieve_sim.dram import DramSimulator
+from topsieve_sim.dram.ports import PortTimes, Streams
 from topsieve_sim.dram.result import DramCounters
 from topsieve_sim.timing.accounting import KEY_LSB, KEY_MSB, OUTPUT, QUERY, VALUE
 from topsieve_sim.timing.attention import AttentionGroup, AttentionTimes, run_group
@@ -26,7 +26,7 @@ from topsieve_sim.timing.memory_port import MemoryPort, scripted_port
 
 Int64 = NDArray[np.int64]
 
-# Rounds after which a run is given up; the longest of the published traces settles in about a dozen.
+# Rounds after which a run is given up; no group of the published traces takes thirty.
 ROUNDS = 500
 
 _FETCH, _QUERY, _WRITE = range(3)
@@ -58,29 +58,8 @@ class ClosedLoop:
     events: Int64
     counters: DramCounters
     moved_bytes: Int64
-    memory_cycles: int
     rounds: int
     script: Script
-
-
-@lru_cache(maxsize=16)
-def machine_memory(config: AcceleratorConfig) -> DramConfig:
-    """The DRAM behind a machine: its preset, with the machine's number of channels.
-
-    Raises
-    ------
-    InputError
-        no such preset or file, or a number of channels that it cannot have.
-    """
-    return load_dram_config(config.memory.dram.preset, [f"organization.channels={config.memory.channels}"])
-
-
-def memory_ports(config: AcceleratorConfig) -> Ports:
-    """Ports and clock ratio; the core's and the memory's clocks are told apart to a picosecond."""
-    memory = config.memory.dram
-    core_ps, dram_ps = round(1e6 / config.clock_mhz), round(machine_memory(config).clock_ns * 1000)
-    divisor = int(np.gcd(core_ps, dram_ps))
-    return Ports(memory.ports, memory.port_outstanding, memory.crossbar_cycles, core_ps // divisor, dram_ps // divisor)
 
 
 @dataclass(frozen=True)
@@ -246,6 +225,6 @@ def closed_loop(
             moved = np.zeros(times.dram_bytes.shape[1], np.int64)
             kinds = [request.kind for request in asked] + [QUERY] * len(events) + [OUTPUT] * len(final)
             np.add.at(moved, kinds, np.diff(streams.offset) * memory.size)
-            return ClosedLoop(times, events, dram.counters(), moved, dram.cycle, rounds, script)
+            return ClosedLoop(times, events, dram.counters(), moved, rounds, script)
         script = found
     raise RuntimeError(f"attention and memory did not agree within {ROUNDS} rounds")

@@ -263,8 +263,8 @@ def timing_group(
     work: AttentionWork, decided: Decisions, chosen: Selections, config: AcceleratorConfig
 ) -> timing.AttentionGroup:
     op = work.query_key
-    # Without the progressive controller both planes are fetched at once.
-    static = 0 if config.progressive.enabled else op.key_lsb_bits
+    # Without a progressive decision both planes are fetched at once.
+    static = 0 if _progressive(work, config) else op.key_lsb_bits
     layout = None
     if config.memory.has_fetchers:
         rows = work.kv_heads * work.rows_per_kv_head

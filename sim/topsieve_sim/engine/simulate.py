@@ -162,8 +162,8 @@ class _Run:
             dram = memory.dram
             answers = (
                 f"memory model dram: {dram.preset}, {memory.channels} channels, {dram.layout} layout, {dram.ports} ports with "
-                f"{dram.port_outstanding} accesses each; bytes are whole accesses; live tokens drawn where the trace names "
-                f"none; an idle memory for each descriptor. Operations outside attention: {ideal}"
+                f"{dram.port_outstanding} accesses each; bytes are whole accesses; energy at HBM2's cost of an access and an "
+                f"activation; live tokens drawn where the trace names none; an idle memory for each descriptor. Operations outside attention: {ideal}"
             )
         notes = [
             answers,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -63,7 +64,7 @@ class HeadCost:
     output: Floats | None = None
 
 
-class Rival(BaseModel):
+class Rival(BaseModel, ABC):
     """A machine with the multipliers, the bandwidth, the clock and the number formats of an `AcceleratorConfig`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -95,9 +96,9 @@ class Rival(BaseModel):
         """What the machine learns beforehand of all heads of one layer; 0 where it learns nothing."""
         return 0.0
 
+    @abstractmethod
     def cost(self, head: Head, config: AcceleratorConfig, learned: float) -> HeadCost:
         """Function and cost of one key-value head."""
-        raise NotImplementedError
 
     def notes(self) -> tuple[str, ...]:
         """Assumptions behind its numbers."""

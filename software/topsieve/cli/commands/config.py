@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from topsieve_sim.arch import AcceleratorConfig
 
 HELP = "accelerator presets and files: list, show, check, schema, energy"
 
@@ -48,5 +52,17 @@ def run(arguments: argparse.Namespace) -> int:
         elif arguments.action == "show":
             print(config_yaml(config), end="")
         else:
+            _check_names(config)
             print(f"{arguments.accelerator}: valid configuration {config.name}, digest {config.digest}")
     return 0
+
+
+def _check_names(config: AcceleratorConfig) -> None:
+    """Open what the configuration names: its technology and, where one is used, its DRAM."""
+    from topsieve_sim.energy import technology_of
+
+    technology_of(config.technology)
+    if config.memory.model == "dram":
+        from topsieve_sim.closed_loop.memory import machine_memory
+
+        machine_memory(config)
