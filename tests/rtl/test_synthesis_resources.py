@@ -61,8 +61,9 @@ def test_a_block_ram_fifo_of_eight_kilobits_uses_block_ram(target, blocks):
     assert used.flip_flops <= 9 + 9 + 10 + 1 + 16
 
 
-def test_place_and_route_gives_a_clock_and_its_critical_path():
-    reports = report_unit(PipelineUnit(), TINY)
+def test_place_and_route_gives_a_clock_and_its_critical_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOPSIEVE_BUILD_DIR", str(tmp_path))
+    reports = report_unit(PipelineUnit(), TINY, keep=True)
     timing = reports[0].timing
     assert 50 < timing.fmax_mhz < 600
     path_ns = sum(delay for delay, _, _ in timing.critical_path)
@@ -89,10 +90,35 @@ def test_a_refused_design_shows_what_the_tool_said():
 
 
 @pytest.mark.full
-def test_the_resource_page_has_a_row_per_family(tmp_path):
+def test_the_resource_page_has_a_row_per_family(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOPSIEVE_BUILD_DIR", str(tmp_path / "build"))
     page = tmp_path / "resources.md"
     overrides = ("softmax.lanes=4",)
-    write_resources(page, [Build(PipelineUnit(), "tiny"), Build(PipelineUnit(), "tiny", overrides, (Target.ICE40,))])
+    builds = [Build(PipelineUnit(), "tiny"), Build(PipelineUnit(), "tiny", overrides, (Target.ICE40,))]
+    write_resources(page, {"Pipelines": builds})
     text = page.read_text()
     assert text.count("| affine | tiny | ") == len(Target)
     assert text.count("| affine | tiny, softmax.lanes=4 | Lattice iCE40 | ") == 1
+
+
+def test_what_was_measured_before_an_interruption_is_not_measured_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOPSIEVE_BUILD_DIR", str(tmp_path / "build"))
+    builds = [Build(PipelineUnit(), "tiny", overrides, (Target.ICE40,)) for overrides in ((), ("softmax.lanes=4",))]
+    steps: list[str] = []
+
+    def interrupted(step: str) -> None:
+        steps.append(step)
+        if len(steps) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_resources(tmp_path / "resources.md", {"Pipelines": builds}, progress=interrupted)
+    assert not (tmp_path / "resources.md").exists()
+    write_resources(tmp_path / "resources.md", {"Pipelines": builds}, progress=steps.append)
+    assert len(steps) == 3
+    page = (tmp_path / "resources.md").read_text()
+    write_resources(tmp_path / "again.md", {"Pipelines": builds}, progress=steps.append)
+    assert len(steps) == 3
+    assert (tmp_path / "again.md").read_text() == page
+    (kept,) = report_unit(PipelineUnit(), TINY, (Target.ICE40,), keep=True)
+    assert kept == report_unit(PipelineUnit(), TINY, (Target.ICE40,))[0]

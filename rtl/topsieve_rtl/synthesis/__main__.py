@@ -1,20 +1,46 @@
-"""`python -m topsieve_rtl.synthesis FILE`: measure the units and write the resource page."""
+"""`python -m topsieve_rtl.synthesis FILE`: measure units and machines and write the resource page."""
 
 import sys
 
+from topsieve_rtl.synthesis.parts import attention_core
 from topsieve_rtl.synthesis.report import Build, write_resources
 from topsieve_rtl.synthesis.synthesise import Target
 from topsieve_sim.arch import SelectorKind
 
-# The tiny machine everywhere; on the FPGA preset, the three selectors side by side; of the machines that are meant for
-# larger devices, estimates.
-BUILDS = (
-    Build("topk", "tiny"),
-    *(Build("topk", "ecp5", (f"topk.selector={kind.value}",), (Target.ECP5, Target.XC7)) for kind in SelectorKind),
-    *(Build("topk", preset, targets=(Target.XCUP,)) for preset in ("spatten-eighth", "spatten", "topsieve")),
+LARGE = (Target.ECP5, Target.XC7, Target.XCUP)
+UNITS = (
+    "dot_product",
+    "softmax",
+    "value_selection",
+    "weighted_sum",
+    "token_importance",
+    "head_importance",
+    "plane_fetcher",
 )
+# SpAtten-1/8 as it can be built: its operands come through AXI4 ports. The arrays have 64 + 64 multipliers.
+EIGHTH = ("spatten-eighth", ("memory.model=axi",), (Target.XCUP,))
+MACHINE = (*((preset, (), LARGE) for preset in ("tiny", "ecp5")), EIGHTH)
+
+SECTIONS = {
+    # The tiny engine everywhere; on the FPGA preset, the three selectors side by side; of the machines that are meant for
+    # larger devices, estimates.
+    "Top-k engine": (
+        Build("topk", "tiny"),
+        *(
+            Build("topk", "ecp5", (f"topk.selector={kind.value}",), (Target.ECP5, Target.XC7, Target.XCUP))
+            for kind in SelectorKind
+        ),
+        *(Build("topk", preset, targets=(Target.XCUP,)) for preset in ("spatten-eighth", "spatten", "topsieve")),
+    ),
+    "Units": tuple(Build(unit, preset, targets=LARGE, place=False) for unit in UNITS for preset in ("tiny", "ecp5")),
+    "The machine and its attention core": tuple(
+        Build(unit, preset, overrides, targets, place=False)
+        for unit in ("accelerator", attention_core())
+        for preset, overrides, targets in MACHINE
+    ),
+}
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m topsieve_rtl.synthesis FILE")
-    write_resources(sys.argv[1], BUILDS, progress=lambda line: print(line, flush=True))
+    write_resources(sys.argv[1], SECTIONS, progress=lambda line: print(line, flush=True))

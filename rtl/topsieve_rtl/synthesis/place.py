@@ -32,6 +32,12 @@ class Timing:
     tool: str
 
 
+def place_arguments(seed: int, clock_mhz: float = 100.0) -> tuple[str, ...]:
+    """What nextpnr is asked for, beside its files."""
+    aim = ("--freq", str(clock_mhz), "--seed", str(seed))
+    return (*_DEVICE, "--out-of-context", "--timing-allow-fail", *aim)
+
+
 def place_and_route(netlist: Netlist, *, clock_mhz: float = 100.0, seed: int = 1) -> Timing:
     """Place and route an ECP5 netlist on the 85k device, speed grade 6.
 
@@ -53,9 +59,8 @@ def place_and_route(netlist: Netlist, *, clock_mhz: float = 100.0, seed: int = 1
     with tempfile.TemporaryDirectory(prefix="place-", dir=build_folder()) as name:
         folder = Path(name)
         (folder / "netlist.json").write_text(netlist.json_text)
-        command = [tool, *_DEVICE, "--out-of-context", "--timing-allow-fail", "--json", "netlist.json"]
-        command += ["--report", "report.json", "--freq", str(clock_mhz), "--seed", str(seed), "--quiet"]
-        run_tool(command, cwd=folder)
+        files = ("--json", "netlist.json", "--report", "report.json")
+        run_tool([tool, *place_arguments(seed, clock_mhz), *files, "--quiet"], cwd=folder)
         report = json.loads((folder / "report.json").read_text())
     printed = run_tool([tool, "--version"])
     version = re.search(r"nextpnr-[0-9]+(\.[0-9]+)*", printed.stdout + printed.stderr)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from topsieve_rtl.synthesis.place import DEVICE_TITLE, Timing, place_and_route
-from topsieve_rtl.synthesis.synthesise import TARGET_TITLES, Resources, Target, synthesise
-from topsieve_rtl.units import Unit, find_unit
+from topsieve_rtl.synthesis.kept import kept_measurement, measure
+from topsieve_rtl.synthesis.parts import Measurable
+from topsieve_rtl.synthesis.place import DEVICE_TITLE, Timing
+from topsieve_rtl.synthesis.synthesise import TARGET_TITLES, Resources, Target
+from topsieve_rtl.units import find_unit
 from topsieve_sim.arch import AcceleratorConfig, load_config
 from topsieve_sim.errors import InputError
 from topsieve_sim.files import written_whole
@@ -27,12 +29,13 @@ class Report:
 
 
 def report_unit(
-    unit: str | Unit,
+    unit: str | Measurable,
     config: AcceleratorConfig,
     targets: Sequence[Target | str] = (Target.ECP5,),
     *,
     place: bool = True,
     seed: int = 1,
+    keep: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> list[Report]:
     """Synthesise a unit for each family; place and route it on ECP5 if `place`.
@@ -40,6 +43,7 @@ def report_unit(
     Parameters
     ----------
     seed : of the placer.
+    keep : results stay in the build folder, and those that are there are taken.
     progress : called with a line before each step.
 
     Raises
@@ -54,17 +58,16 @@ def report_unit(
         raise InputError("unknown FPGA family", field="target", value=unknown[0], allowed=", ".join(Target))
     chosen = find_unit(unit) if isinstance(unit, str) else unit
     design, _ = chosen.shipped(config)
+    measured = kept_measurement if keep else measure
     reports = []
     for target in map(Target, targets):
-        if progress:
-            progress(f"synthesising {design.name} for {TARGET_TITLES[target]}")
-        netlist = synthesise(design.verilog, design.name, target)
-        timing = None
-        if place and target is Target.ECP5:
+
+        def step(action: str, target: Target = target) -> None:
             if progress:
-                progress(f"placing and routing {design.name} on {DEVICE_TITLE}")
-            timing = place_and_route(netlist, seed=seed)
-        reports.append(Report(chosen.name, config.name, config.digest, netlist.resources, timing, netlist.tool))
+                progress(f"{action} {design.name} for {TARGET_TITLES[target]}")
+
+        found = measured(design.verilog, design.name, target, seed if place and target is Target.ECP5 else None, step)
+        reports.append(Report(chosen.name, config.name, config.digest, found.resources, found.timing, found.tool))
     return reports
 
 
@@ -89,7 +92,7 @@ def resource_table(reports: Sequence[Report]) -> str:
 class Build:
     """What to measure for the resource page: a unit on a preset, with overrides, on some families."""
 
-    unit: str | Unit
+    unit: str | Measurable
     preset: str
     overrides: tuple[str, ...] = ()
     targets: tuple[Target, ...] = tuple(Target)
@@ -97,29 +100,35 @@ class Build:
 
 
 def write_resources(
-    path: str | Path, builds: Sequence[Build], *, progress: Callable[[str], None] | None = None
+    path: str | Path, sections: Mapping[str, Sequence[Build]], *, progress: Callable[[str], None] | None = None
 ) -> None:
-    """Write the resource page.
+    """Write the resource page: a table for each section, under its title.
+
+    Measurements are kept in the build folder, so a run that was interrupted goes on where it was.
 
     Raises
     ------
     InputError
         unknown unit or preset, or a path that cannot be written.
     """
+    text = f"""# FPGA resources
+
+Written by `make resources`. Rows with an Fmax are placed and routed on an {DEVICE_TITLE}, out of context (ports stay
+inside the chip). The other rows are yosys' counts before placement; there is no open place and route for Xilinx
+families, and the vendor's tools will differ. LUT counts include adders and distributed RAM. A 7-series or UltraScale+
+block RAM is one of 36 kbit, one of ECP5 of 18 kbit, one of iCE40 of 4 kbit.
+"""
+    for title, builds in sections.items():
+        text += f"\n## {title}\n\n{resource_table(_measured(builds, progress))}\n"
+    with written_whole(path) as stream:
+        stream.write(text)
+
+
+def _measured(builds: Sequence[Build], progress: Callable[[str], None] | None) -> list[Report]:
     reports = []
     for build in builds:
         config = load_config(build.preset, build.overrides)
         label = ", ".join((build.preset, *build.overrides))
-        for report in report_unit(build.unit, config, build.targets, place=build.place, progress=progress):
+        for report in report_unit(build.unit, config, build.targets, place=build.place, keep=True, progress=progress):
             reports.append(replace(report, config_name=label))
-    text = f"""# FPGA resources
-
-Written by `make resources`. Rows with an Fmax are placed and routed on an {DEVICE_TITLE}, out of context (ports stay
-inside the chip). The other rows are yosys' counts before placement; there is no open place and route for those
-families, and the vendor's tools will differ. LUT counts include adders and distributed RAM. A 7-series or UltraScale+
-block RAM is one of 36 kbit, one of ECP5 of 18 kbit, one of iCE40 of 4 kbit.
-
-{resource_table(reports)}
-"""
-    with written_whole(path) as stream:
-        stream.write(text)
+    return reports

@@ -111,6 +111,22 @@ class Netlist:
     tool: str
 
 
+def synthesis_script(top: str, target: Target) -> tuple[str, ...]:
+    """The commands of yosys, from `design.v` to `cells.json` and `netlist.json`."""
+    return (
+        "read_verilog design.v",
+        f"hierarchy -top {top}",
+        # The wires that only name fields of a port collide with its split bits in the synthesis commands.
+        "proc",
+        "opt_clean -purge",
+        f"{_COMMANDS[target]} -top {top}",
+        "flatten",
+        "opt_clean -purge",
+        "tee -q -o cells.json stat -json",
+        "write_json netlist.json",
+    )
+
+
 def synthesise(verilog: str, top: str, target: Target | str) -> Netlist:
     """Map a Verilog text to the cells of a family.
 
@@ -126,19 +142,7 @@ def synthesise(verilog: str, top: str, target: Target | str) -> Netlist:
     with tempfile.TemporaryDirectory(prefix="synthesis-", dir=build_folder()) as name:
         folder = Path(name)
         (folder / "design.v").write_text(verilog)
-        script = [
-            "read_verilog design.v",
-            f"hierarchy -top {top}",
-            # The wires that only name fields of a port collide with its split bits in the synthesis commands.
-            "proc",
-            "opt_clean -purge",
-            f"{_COMMANDS[target]} -top {top}",
-            "flatten",
-            "opt_clean -purge",
-            "tee -q -o cells.json stat -json",
-            "write_json netlist.json",
-        ]
-        (folder / "synthesis.ys").write_text("\n".join(script) + "\n")
+        (folder / "synthesis.ys").write_text("\n".join(synthesis_script(top, target)) + "\n")
         # The sandbox of the tool sees relative paths only.
         run_tool([yosys, "-q", "-s", "synthesis.ys"], cwd=folder)
         statistics = json.loads((folder / "cells.json").read_text())
