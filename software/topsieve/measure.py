@@ -96,5 +96,6 @@ def _hardware(report: Report) -> dict[str, Any]:
         "power_w": report.power_w,
         "query_rows": report.query_rows,
         "lsb_rows": report.lsb_rows,
+        "selection": report.selection.model_dump(mode="json"),
         "units": [row.model_dump(mode="json") for row in report.units],
     }

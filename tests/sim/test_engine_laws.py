@@ -19,7 +19,7 @@ from topsieve_sim.golden.attention_latency import attention_latencies
 from topsieve_sim.report import Traffic, Unit
 from topsieve_sim.trace import Trace
 from topsieve_sim.trace.groups import AttentionGroup, units
-from topsieve_sim.trace.ops import Op, ProbabilityValue, QueryKey, Softmax
+from topsieve_sim.trace.ops import Op, ProbabilityValue, QueryKey, Softmax, TopKScope
 
 SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -65,6 +65,32 @@ def test_every_cycle_of_every_unit_has_one_cause(trace: Trace, config: Accelerat
     assert sum(row.cycles for row in report.operations) == report.cycles
     for row in report.tokens:
         assert row.cycles > 0
+
+
+@SETTINGS
+@given(trace=traces(), config=machines())
+def test_selection_is_what_goes_when_nothing_is_scored_chosen_or_merged(
+    trace: Trace, config: AcceleratorConfig
+) -> None:
+    """The same attention and linear maps without the rest; only local value selection cannot be left out of a trace."""
+    model = {"projection", "feed_forward", "query_key", "softmax", "probability_value"}
+    places = [
+        place
+        for place, op in enumerate(trace.ops)
+        if op.kind in model or (op.kind == "topk" and op.scope is TopKScope.VALUE)
+    ]
+    operands = {(places.index(place), name): data for (place, name), data in trace.operands.items() if place in places}
+    rest = Trace(tuple(trace.ops[place] for place in places), layers=trace.layers, operands=operands)
+    report, plain = simulate(trace, config), simulate(rest, config)
+    assert report.cycles - plain.cycles == report.selection.cycles
+    assert report.dram_bytes_total - plain.dram_bytes_total == report.selection.dram_bytes
+    assert report.selection.overlapped_cycles == plain.selection.overlapped_cycles
+    assert plain.selection.cycles == plain.selection.dram_bytes == 0
+    local = math.fsum(energy for act, energy in plain.energy_pj.get("value_topk", {}).items() if act != "leak_cycle")
+    assert math.isclose(plain.selection.energy_pj, local, rel_tol=1e-9)
+    # Sums of floats in another order.
+    without = report.energy_total_pj - report.selection.energy_pj
+    assert math.isclose(without, plain.energy_total_pj - local, rel_tol=1e-9, abs_tol=1e-6)
 
 
 @SETTINGS

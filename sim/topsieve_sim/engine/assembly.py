@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import platform
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
@@ -24,10 +25,14 @@ from topsieve_sim.energy import (
 )
 from topsieve_sim.engine.ledger import Ledger
 from topsieve_sim.engine.program import AttentionWork, Program
-from topsieve_sim.engine.singles import HOST_KINDS
-from topsieve_sim.report import LayerRow, OperationRow, Report, TokenRow, Traffic, Unit, UnitRow
+from topsieve_sim.engine.singles import HOST_KINDS, LINEAR_KINDS
+from topsieve_sim.report import LayerRow, OperationRow, Report, SelectionCost, TokenRow, Traffic, Unit, UnitRow
 
 ATTENTION_KIND = "attention"
+# What attention descriptors do that the plain model does not ask for.
+SELECTING_COMPONENTS = frozenset({Component.IMPORTANCE, Component.VALUE_TOPK})
+
+_Counts = Counter[tuple[Component, Action]]
 
 
 @dataclass
@@ -63,10 +68,20 @@ def assembled(
 ) -> Report:
     """The report of one run, without its timing."""
     energies = action_energies_pj(config)
-    actions = {layer: _layer_actions(ledger, layer, config) for layer in sorted({layer for layer, _ in program.totals})}
-    total: Counter[tuple[Component, Action]] = Counter()
-    for counts in actions.values():
+    layers: dict[int, _Counts] = {layer: Counter() for layer in sorted({layer for layer, _ in program.totals})}
+    kinds: defaultdict[str, _Counts] = defaultdict(Counter)
+    for (layer, kind), counts in ledger.actions().items():
+        layers[layer].update(counts)
+        kinds[kind].update(counts)
+    for layer, counts in layers.items():
+        counts.update(_leakage(ledger.layer_cycles[layer], config))
+    attending = Counter(kinds[ATTENTION_KIND])
+    for kind, counts in kinds.items():
+        counts.update(_leakage(ledger.kind_cycles[kind], config))
+    total: _Counts = Counter()
+    for counts in layers.values():
         total.update(counts)
+    kind_energy = {kind: total_pj(energy_pj(counts, energies)) for kind, counts in kinds.items()}
     energy = energy_pj(total, energies)
     area = area_um2(config)
     totals = program.totals.values()
@@ -94,8 +109,9 @@ def assembled(
         energy_total_pj=total_pj(energy),
         area_um2={part.value: value for part, value in area.items()},
         area_total_um2=math.fsum(area.values()),
-        operations=_operation_rows(program, config, ledger),
-        layers=_layer_rows(program, ledger, actions, energies, tokens),
+        operations=_operation_rows(program, config, ledger, kind_energy),
+        selection=_selection_cost(ledger, kind_energy, energy_pj(attending, energies)),
+        layers=_layer_rows(program, ledger, layers, energies, tokens),
         tokens=tuple(tokens.rows),
         units=_unit_rows(ledger),
         timeline=ledger.timeline(),
@@ -113,8 +129,10 @@ def versions() -> dict[str, str]:
     }
 
 
-def _operation_rows(program: Program, config: AcceleratorConfig, ledger: Ledger) -> tuple[OperationRow, ...]:
-    """One row a kind; the cycles of a whole attention group stand in its `query_key` row."""
+def _operation_rows(
+    program: Program, config: AcceleratorConfig, ledger: Ledger, kind_energy: dict[str, float]
+) -> tuple[OperationRow, ...]:
+    """One row a kind; cycles, bytes and energy of a whole attention group stand in its `query_key` row."""
     kinds: dict[str, list[int]] = {}
     for (_, kind), total in sorted(program.totals.items()):
         row = kinds.setdefault(kind, [0, 0, 0])
@@ -127,9 +145,26 @@ def _operation_rows(program: Program, config: AcceleratorConfig, ledger: Ledger)
             count=count,
             macs=macs,
             flops=flops,
-            cycles=ledger.kind_cycles[ATTENTION_KIND if kind == "query_key" else kind],
+            cycles=ledger.kind_cycles[booked],
+            dram_bytes=ledger.kind_bytes[booked],
+            energy_pj=kind_energy.get(booked, 0.0),
         )
         for kind, (count, macs, flops) in kinds.items()
+        for booked in [ATTENTION_KIND if kind == "query_key" else kind]
+    )
+
+
+def _selection_cost(
+    ledger: Ledger, kind_energy: dict[str, float], attention: Mapping[Component, Mapping[Action, float]]
+) -> SelectionCost:
+    """Of the descriptors that are neither attention nor linear maps, and of the selecting parts of `attention`."""
+    selecting = [kind for kind in kind_energy if kind != ATTENTION_KIND and kind not in LINEAR_KINDS]
+    inside = (sum(acts.values()) for part, acts in attention.items() if part in SELECTING_COMPONENTS)
+    return SelectionCost(
+        cycles=sum(ledger.kind_cycles[kind] for kind in selecting),
+        overlapped_cycles=ledger.unit_cycles[Unit.VALUE_TOPK][0],
+        dram_bytes=sum(ledger.kind_bytes[kind] for kind in selecting),
+        energy_pj=math.fsum([*(kind_energy[kind] for kind in selecting), *inside]),
     )
 
 
@@ -159,12 +194,9 @@ def _layer_rows(
     return tuple(rows)
 
 
-def _layer_actions(ledger: Ledger, layer: int, config: AcceleratorConfig) -> Counter[tuple[Component, Action]]:
-    """Actions of a layer; every memory of the machine leaks in every one of its cycles."""
-    actions = ledger.layer_actions(layer)
-    for component in memory_bits(config):
-        actions[component, Action.LEAK_CYCLE] = ledger.layer_cycles[layer]
-    return actions
+def _leakage(cycles: int, config: AcceleratorConfig) -> dict[tuple[Component, Action], int]:
+    """Every memory of the machine leaks in every one of `cycles`."""
+    return {(component, Action.LEAK_CYCLE): cycles for component in memory_bits(config)}
 
 
 def _unit_rows(ledger: Ledger) -> tuple[UnitRow, ...]:

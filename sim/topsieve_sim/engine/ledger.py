@@ -50,9 +50,12 @@ class Ledger:
     layer_cycles: Counter[int] = field(default_factory=Counter)
     layer_bytes: Counter[int] = field(default_factory=Counter)
     kind_cycles: Counter[str] = field(default_factory=Counter)
+    kind_bytes: Counter[str] = field(default_factory=Counter)
     spans: list[tuple[str, int, Mapping[Unit, UnitCycles]]] = field(default_factory=list)
     # Equal descriptors share one object of actions, so each is kept once with the number of its uses.
-    _actions: defaultdict[int, dict[int, tuple[Actions, int]]] = field(default_factory=lambda: defaultdict(dict))
+    _actions: defaultdict[tuple[int, str], dict[int, tuple[Actions, int]]] = field(
+        default_factory=lambda: defaultdict(dict)
+    )
 
     def book(self, layer: int, kind: str, name: str, cost: Cost) -> None:
         """Add the cost of the next descriptor, which starts where the one before it ended."""
@@ -63,7 +66,8 @@ class Ledger:
         for traffic, size in cost.traffic.items():
             self.traffic[traffic] += size
             self.layer_bytes[layer] += size
-        uses = self._actions[layer]
+            self.kind_bytes[kind] += size
+        uses = self._actions[layer, kind]
         for actions in cost.actions:
             uses[id(actions)] = (actions, uses.get(id(actions), (actions, 0))[1] + 1)
         self.spans.append((name, self.cycles, cost.units))
@@ -71,13 +75,15 @@ class Ledger:
         self.layer_cycles[layer] += cost.cycles
         self.kind_cycles[kind] += cost.cycles
 
-    def layer_actions(self, layer: int) -> Counter[tuple[Component, Action]]:
-        """Actions of one layer."""
-        total: Counter[tuple[Component, Action]] = Counter()
-        for actions, uses in self._actions[layer].values():
-            for key, count in actions.items():
-                total[key] += uses * count
-        return total
+    def actions(self) -> dict[tuple[int, str], Counter[tuple[Component, Action]]]:
+        """Actions by layer and kind."""
+        found = {}
+        for place, booked in self._actions.items():
+            total = found[place] = Counter[tuple[Component, Action]]()
+            for actions, uses in booked.values():
+                for key, count in actions.items():
+                    total[key] += uses * count
+        return found
 
     def stalls(self, unit: Unit) -> dict[Stall, int]:
         """Cycles without work by cause; a unit is idle in whatever cycles no descriptor that uses it ran."""

@@ -80,6 +80,22 @@ class OperationRow(_Row):
     macs: int = Field(ge=0)
     flops: int = Field(ge=0)
     cycles: int = Field(ge=0)
+    dram_bytes: int = Field(ge=0)
+    energy_pj: float = Field(ge=0)
+
+
+class SelectionCost(_Row):
+    """What it costs to score, choose and merge: the part of the totals that the plain model would not pay.
+
+    `cycles` and `dram_bytes` are of descriptors that do nothing else. `overlapped_cycles` are those in which attention
+    selects its local values: that unit works beside the others, so they are no part of `cycles`. `energy_pj` is of the
+    descriptors (leakage included) and, inside attention, of sums over probabilities and outputs and of local selection.
+    """
+
+    cycles: int = Field(ge=0)
+    overlapped_cycles: int = Field(ge=0)
+    dram_bytes: int = Field(ge=0)
+    energy_pj: float = Field(ge=0)
 
 
 class LayerRow(_Row):
@@ -131,7 +147,7 @@ class Report(_Row):
     """Result of one simulation.
 
     Laws, checked on construction: each unit's cycles sum to `cycles`; bytes and energies sum to their totals (energy to a
-    relative 1e-9); the layers' cycles, bytes and energy sum to the totals.
+    relative 1e-9); cycles, bytes and energy of the layers, and of the operations, sum to the totals.
 
     Raises
     ------
@@ -139,7 +155,7 @@ class Report(_Row):
         a law is broken or a field is out of range.
     """
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     accelerator: AcceleratorConfig
     accelerator_digest: str
     model: str
@@ -161,6 +177,7 @@ class Report(_Row):
     area_um2: dict[str, float]
     area_total_um2: float = Field(ge=0)
     operations: tuple[OperationRow, ...]
+    selection: SelectionCost
     layers: tuple[LayerRow, ...]
     tokens: tuple[TokenRow, ...]
     units: tuple[UnitRow, ...]
@@ -181,6 +198,9 @@ class Report(_Row):
             "layers.cycles": (sum(row.cycles for row in self.layers), self.cycles),
             "layers.dram_bytes": (sum(row.dram_bytes for row in self.layers), self.dram_bytes_total),
             "layers.energy_pj": (math.fsum(row.energy_pj for row in self.layers), self.energy_total_pj),
+            "operations.cycles": (sum(row.cycles for row in self.operations), self.cycles),
+            "operations.dram_bytes": (sum(row.dram_bytes for row in self.operations), self.dram_bytes_total),
+            "operations.energy_pj": (math.fsum(row.energy_pj for row in self.operations), self.energy_total_pj),
         }
         for name, (parts, total) in sums.items():
             if not math.isclose(parts, total, rel_tol=1e-9, abs_tol=0.0):

@@ -83,6 +83,10 @@ def _summary(report: Report) -> Rows:
         ("area", report.area_total_um2, "um2"),
         ("query_rows", report.query_rows, ""),
         ("lsb_rows", report.lsb_rows, ""),
+        ("selection", report.selection.cycles, "core cycles"),
+        ("selection_overlapped", report.selection.overlapped_cycles, "core cycles"),
+        ("selection_dram", report.selection.dram_bytes, "bytes"),
+        ("selection_energy", report.selection.energy_pj, "pJ"),
         *(("note", note, "") for note in report.notes),
     ]
 

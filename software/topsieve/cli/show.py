@@ -60,6 +60,8 @@ def print_report(report: Report) -> None:
         "operations": f"{quantity(report.flops, 'FLOP')}, of them attention {quantity(report.attention_flops, 'FLOP')}",
         "DRAM": quantity(report.dram_bytes_total, "B"),
         "energy": f"{quantity(report.energy_total_pj * 1e-12, 'J')}, {report.power_w:.3g} W on average",
+        "selection": f"{count(report.selection.cycles)} of the cycles, "
+        f"{quantity(report.selection.energy_pj * 1e-12, 'J')} of the energy",
         "area": f"{report.area_total_um2 / 1e6:.3g} mm2",
         "LSB rows": f"{count(report.lsb_rows)} of {count(report.query_rows)} query rows",
     }
