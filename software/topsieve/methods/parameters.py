@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib.util
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -129,6 +130,42 @@ def parse_value(hint: Any, text: str) -> Any:
         return parse(text)
     except ValueError:
         raise ValueError(allowed) from None
+
+
+def built(cls: type[Any], settings: str, *, source: str, defaults: Mapping[str, Any] | None = None) -> Any:
+    """`cls` with its fields from `settings`: `parameter=value,parameter=value`.
+
+    Parameters
+    ----------
+    source : who is built, for messages.
+    defaults : values of fields, where `settings` does not say.
+
+    Raises
+    ------
+    InputError
+        a parameter is unknown or given twice, or its value is not allowed.
+    """
+    hints = typing.get_type_hints(cls)
+    allowed = tuple(field.name for field in dataclasses.fields(cls) if field.init)
+    listed = ", ".join(allowed) or "none, this method takes no parameters"
+    values: dict[str, Any] = {}
+    for setting in filter(None, (part.strip() for part in settings.split(","))):
+        parameter, equals, value = (part.strip() for part in setting.partition("="))
+        if not equals:
+            raise InputError("wrong setting", source=source, value=setting, allowed="parameter=value")
+        if parameter not in allowed:
+            raise InputError("unknown parameter", source=source, value=parameter, allowed=listed)
+        if parameter in values:
+            raise InputError("given twice", source=source, field=parameter, value=value, allowed="once")
+        try:
+            values[parameter] = parse_value(hints[parameter], value)
+        except ValueError as error:
+            raise InputError("wrong value", source=source, field=parameter, value=value, allowed=str(error)) from error
+    for parameter, given in (defaults or {}).items():
+        if parameter not in allowed:
+            raise InputError("unknown parameter", source=source, value=parameter, allowed=listed)
+        values.setdefault(parameter, given)
+    return cls(**values)
 
 
 def spell_value(value: object) -> str:

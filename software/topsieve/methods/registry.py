@@ -12,7 +12,7 @@ import typing
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from topsieve.methods.parameters import MethodInfo, parse_value, read_info, spell_value
+from topsieve.methods.parameters import MethodInfo, built, read_info, spell_value
 from topsieve_sim.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ BUILT_IN = {
     "d2o": "topsieve.methods.d2o:D2O",
     "cam": "topsieve.methods.cam:CaM",
     "ems": "topsieve.methods.ems:Ems",
+    "skipdecode": "topsieve.methods.skipdecode:SkipDecode",
 }
 
 
@@ -130,29 +131,9 @@ def build(text: str, *, keep: float | None = None) -> Method:
     """
     name, _, settings = text.partition(":")
     name = name.strip()
-    cls = method_class(name)
-    hints = typing.get_type_hints(cls)
-    allowed = tuple(field.name for field in dataclasses.fields(cls) if field.init)
-    source = f"method {name}"
-    values: dict[str, Any] = {}
-    for setting in filter(None, (part.strip() for part in settings.split(","))):
-        parameter, equals, value = (part.strip() for part in setting.partition("="))
-        if not equals:
-            raise InputError("wrong setting", source=source, value=setting, allowed="parameter=value")
-        if parameter not in allowed:
-            raise InputError("unknown parameter", source=source, value=parameter, allowed=_listed(allowed))
-        if parameter in values:
-            raise InputError("given twice", source=source, field=parameter, value=value, allowed="once")
-        try:
-            values[parameter] = parse_value(hints[parameter], value)
-        except ValueError as error:
-            raise InputError("wrong value", source=source, field=parameter, value=value, allowed=str(error)) from error
-    if keep is not None and "keep" not in values:
-        if "keep" not in allowed:
-            raise InputError("unknown parameter", source=source, value="keep", allowed=_listed(allowed))
-        values["keep"] = keep
-    built: Method = cls(**values)
-    return built
+    defaults = {} if keep is None else {"keep": keep}
+    method: Method = built(method_class(name), settings, source=f"method {name}", defaults=defaults)
+    return method
 
 
 def spell(method: Method) -> str:
@@ -170,7 +151,3 @@ def _target(name: str) -> str:
     if name not in found:
         raise InputError("unknown method", field="method", value=name, allowed=", ".join(found))
     return found[name]
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(names) or "none, this method takes no parameters"
