@@ -52,6 +52,8 @@ VARIANTS = (
     "cam:targets=3,sinks=1,expected=true",
     "ems:window=3,tau=0.1",
     "ems:window=3,tau=0.1,merge_norm=mean,before_rotation=true,head_budget=adaptive,pool=3",
+    "skipdecode:max_layers=3,min_layers=1,new_tokens=4",
+    "skipdecode:max_layers=2,min_layers=2,prompt_budget=max",
 )
 
 

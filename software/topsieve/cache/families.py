@@ -23,12 +23,13 @@ STATIC_ROPE = ("default", "linear", "llama3", "yarn")
 
 @dataclass(frozen=True)
 class Decoder:
-    """A supported model: the module that takes `input_ids`, its shape, its attention modules and its positions."""
+    """A supported model: the module that takes `input_ids`, its shape, its attention modules, positions and layers."""
 
     base: PreTrainedModel
     shape: ModelShape
     attentions: tuple[nn.Module, ...]
     rotary: Rotary | None
+    blocks: tuple[nn.Module, ...]
 
 
 def is_decoder(model: object) -> bool:
@@ -76,7 +77,7 @@ def _gpt2(base: Any, config: Any) -> Decoder:
         width=config.n_embd,
         ffn_width=config.n_inner or 4 * config.n_embd,
     )
-    return Decoder(base, shape, tuple(block.attn for block in base.h), None)
+    return Decoder(base, shape, tuple(block.attn for block in base.h), None, tuple(base.h))
 
 
 def _rotary(base: Any, config: Any) -> Decoder:
@@ -96,4 +97,4 @@ def _rotary(base: Any, config: Any) -> Decoder:
         gated_ffn=True,
     )
     rotary = Rotary(base.rotary_emb.inv_freq.detach(), float(base.rotary_emb.attention_scaling))
-    return Decoder(base, shape, attentions, rotary)
+    return Decoder(base, shape, attentions, rotary, tuple(base.layers))

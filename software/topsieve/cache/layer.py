@@ -104,6 +104,17 @@ class KeptLayer(DynamicLayer):
         self.reduced = True
         self._store(keys.unflatten(0, (-1, self._heads)), values.unflatten(0, (-1, self._heads)))
 
+    def release(self) -> None:
+        """Give up all slots; the layer will not be read again."""
+        if self.is_initialized:
+            whole = self.whole()
+            assert whole is not None
+            self.columns, self.occupied, self.size = self.columns[:, :0], self.occupied[:, :0], self.size[:, :0]
+            self.states = {}
+            self.keys, self.values = (x[:, :, :0].clone() for x in whole)
+            self.channels = self.narrow_keys = None
+            self._packed = False
+
     def narrow(self, channels: Tensor, whole_slots: int) -> None:
         """Keep only `channels` (int64 [R, d']) of the keys of all but the newest `whole_slots` slots."""
         whole = self.whole()

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from topsieve.cache.budget import CacheBudget
+from topsieve.cache.layer_budget import LayerBudget
 from topsieve.cache.rotary import Rotary
 from topsieve.reduction.reduction import Reduction
 from topsieve.reduction.roles import AttentionPolicy, Context, ModelShape, Selection, Stage
@@ -225,6 +226,7 @@ class CachePolicy:
     channels : key channels that are stored.
     cascade : tokens and heads that later layers do not see.
     attention : what changes inside attention.
+    layers : which layers run at which position.
     cache_positions : rotary models only: keys and queries turn to their place in the cache instead of their original
         position.
     """
@@ -233,6 +235,7 @@ class CachePolicy:
     reader: CacheReader | None = None
     channels: ChannelPruner | None = None
     cascade: Cascade | None = None
+    layers: LayerBudget | None = None
     attention: AttentionPolicy = field(default_factory=AttentionPolicy)
     cache_positions: bool = False
 

@@ -18,6 +18,7 @@ from topsieve.cache.roles import CacheContext, CachePolicy, CacheStep, Taps
 from topsieve.cache.selectors.top_slots import quotas
 from topsieve.reduction.reduction import Reduction
 from topsieve.reduction.roles import AttentionPolicy, Decision, Selection
+from topsieve_sim.errors import InputError
 
 Kernel = Callable[[], Tensor]
 
@@ -38,6 +39,7 @@ class _Pass:
     query_columns: Tensor
     live: Tensor  # bool [B, T], live columns of the whole sequence
     positions: Tensor  # int64 [B, T], -1 for padding
+    executed: frozenset[int]  # layers that run
     layers: list[LayerPass] = field(default_factory=list)
     waiting: dict[int, list[_Waiting]] = field(default_factory=dict)
 
@@ -70,6 +72,7 @@ class CacheRun:
         self._taps = [self._layer_taps(layer) for layer in layers]
         self._passes: list[tuple[LayerPass, ...]] = []
         self._prompt = torch.empty(0)
+        self._prompt_columns = 0
         self._cascade: CascadeState | None = None
         self._now: _Pass | None = None
         self.layers = [KeptLayer() for _ in layers]
@@ -83,11 +86,12 @@ class CacheRun:
         """A pass of `queries` new tokens begins; `live` bool [B, T] marks the live columns up to and with them."""
         positions = (live.cumsum(-1) - 1).masked_fill(~live, -1)
         number = len(self._passes)
+        total = live.shape[1]
         if number == 0:
             self._prompt = live.sum(-1)
-        total = live.shape[1]
+            self._prompt_columns = total
         columns = torch.arange(total - queries, total, device=live.device)
-        self._now = _Pass(number, columns, live, positions)
+        self._now = _Pass(number, columns, live, positions, self._executed(number, total, queries))
         cascade = self._policy.cascade
         if cascade is not None:
             if self._cascade is None:
@@ -111,6 +115,13 @@ class CacheRun:
                     )
         self._passes.append(tuple(now.layers))
         self._now = None
+
+    def runs(self, layer: int) -> bool:
+        """Whether `layer` runs in this pass. One that does not gives up its slots: it will not run later either."""
+        if layer in self._running().executed:
+            return True
+        self.layers[layer].release()
+        return False
 
     def record(self) -> CacheRecord:
         """What happened so far."""
@@ -298,6 +309,21 @@ class CacheRun:
         ).clamp(max=rank.shape[1] - 1)
         moved = rank.gather(1, mine) - context.query_positions.clamp(min=0)
         return context.rotary.turned(context.query, moved.unsqueeze(1)), keys
+
+    def _executed(self, number: int, total: int, queries: int) -> frozenset[int]:
+        """The layers that run in pass `number`, whose last column is `total` - 1."""
+        count, budget = self._decoder.shape.layers, self._policy.layers
+        if budget is None:
+            return frozenset(range(count))
+        if number and queries > 1:
+            raise InputError(
+                "positions run different layers, so tokens behind the prompt come one by one",
+                field="input_ids",
+                value=f"{queries} tokens",
+                allowed="1",
+            )
+        position = total - 1 if number else 0
+        return frozenset(budget.executed(position, self._prompt_columns, count))
 
     def _layer_taps(self, layer: int) -> Taps:
         taps = Taps()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -75,6 +77,11 @@ class CachedModel:
         heads = self._decoder.shape.kv_heads
         held, shared = [], []
         for layer in self._run.layers:
+            if not layer.is_initialized:  # it was skipped from the prompt on
+                nothing = torch.zeros((len(self._run.layers[0].columns) // heads, heads, columns), dtype=torch.bool)
+                held.append(nothing)
+                shared.append(nothing)
+                continue
             there = layer.occupied & (layer.columns < columns)
             place = layer.columns.clamp(0, columns - 1)
             for marks, found in ((there, held), (there & (layer.size > 1), shared)):
@@ -101,6 +108,10 @@ class CachedModel:
             registered(undo, AttentionInterface, name, self._attention_function(previous))
             undo.callback(setattr, base.config, "_attn_implementation_internal", previous)
             base.set_attn_implementation(name)
+            if self._policy.layers is not None:
+                for index, block in enumerate(self._decoder.blocks):
+                    vars(block)["forward"] = functools.partial(self._run_or_skip, index, block.forward)
+                    undo.callback(vars(block).pop, "forward")
             undo.callback(base.register_forward_pre_hook(self._start, with_kwargs=True).remove)
             undo.callback(base.register_forward_hook(self._stop).remove)
             self._undo = undo.pop_all()
@@ -159,6 +170,11 @@ class CachedModel:
         )
         cache.layers = list(self._run.layers)
         self._cache = cache
+
+    def _run_or_skip(self, index: int, forward: Callable[..., Tensor], hidden: Tensor, *args: Any, **kw: Any) -> Tensor:
+        """The forward pass of layer `index`, or the hidden states as they came."""
+        assert self._run is not None
+        return forward(hidden, *args, **kw) if self._run.runs(index) else hidden
 
     def _stop(self, *_: object) -> None:
         assert self._run is not None
