@@ -12,6 +12,7 @@ from topsieve_sim.arch.config import (
     ProgressiveConfig,
     SelectorKind,
     SoftmaxConfig,
+    SuccessorConfig,
     TopKConfig,
 )
 from topsieve_sim.arch.formats import NumberFormats
@@ -30,6 +31,7 @@ __all__ = [
     "ProgressiveConfig",
     "SelectorKind",
     "SoftmaxConfig",
+    "SuccessorConfig",
     "TopKConfig",
     "dump_config",
     "json_schema",

@@ -150,6 +150,44 @@ class MemoryConfig(_Part):
         return self.channels * self.beat_bytes
 
 
+class SuccessorConfig(_Part):
+    """What the published machine does not have. Everything is off by default, and no Verilog of it exists.
+
+    `docs/successor.md` describes each feature, what it costs and what it gains.
+    """
+
+    buffered_heads: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="key-value heads that share the key and value buffers, as many as fit; 0 = one a bank",
+    )
+    evict: bool = Field(False, description="pruned tokens leave memory, newer ones take their places")
+    termination_threshold: float = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="a key whose probability must stay below this ends with its MSB plane (decoding); 0 = off",
+    )
+    tile_keys: int = Field(
+        0, ge=0, le=65_536, description="keys after which a bound is taken and values are asked for; 0 = the whole row"
+    )
+    partial_rows: int = Field(
+        4, ge=2, le=64, description="rows of full capacity that the store of first-pass sums holds (early termination)"
+    )
+
+    @property
+    def terminates(self) -> bool:
+        """Whether keys end early."""
+        return self.termination_threshold > 0
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The fields that are not as on the published machine."""
+        standard = SuccessorConfig()
+        return tuple(name for name in type(self).model_fields if getattr(self, name) != getattr(standard, name))
+
+
 class AcceleratorConfig(_Part):
     """The whole machine. Presets are YAML files in `topsieve_sim/arch/presets` that a user can copy.
 
@@ -181,6 +219,7 @@ class AcceleratorConfig(_Part):
         pattern=r"^([a-z0-9_]+|.*[/\\].*|.*\.ya?ml)$",
         description="name of an energy and area table, a YAML file of one, or a folder with ERT.yaml and ART.yaml",
     )
+    successor: SuccessorConfig = SuccessorConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> AcceleratorConfig:
@@ -208,6 +247,16 @@ class AcceleratorConfig(_Part):
                 f"dot_product.lane_split and weighted_sum.lane_split must be equal with memory.model = "
                 f"{self.memory.model.value}, got {self.dot_product.lane_split} and {self.weighted_sum.lane_split}"
             )
+        if self.successor.features and self.memory.has_fetchers:
+            raise ValueError(
+                f"successor.{self.successor.features[0]} must be left out with memory.model = {self.memory.model.value}: "
+                "that is the machine of the Verilog, which cannot do it"
+            )
+        if self.successor.tile_keys % self.softmax.lanes:
+            raise ValueError(
+                f"successor.tile_keys must be a multiple of softmax.lanes = {self.softmax.lanes}, "
+                f"got {self.successor.tile_keys}"
+            )
         scaled = self.formats.dot_product_bits(self.max_head_dim) + SCORE_MULTIPLIER_BITS
         if scaled > 63:
             raise ValueError(
@@ -223,8 +272,14 @@ class AcceleratorConfig(_Part):
 
     @property
     def digest(self) -> str:
-        """First 16 hex digits of the SHA-256 of the resolved configuration; printed in reports and Verilog."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """First 16 hex digits of the SHA-256 of the resolved configuration; printed in reports and Verilog.
+
+        A machine without successor features has the digest it had before there were any.
+        """
+        data = self.model_dump(mode="json")
+        if not self.successor.features:
+            del data["successor"]
+        text = json.dumps(data, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def microseconds(self, cycles: int) -> float:

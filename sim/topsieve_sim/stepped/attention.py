@@ -51,6 +51,7 @@ class SteppedAttention:
     ) -> None:
         shape = group.shape(config)
         interval, weighted_interval, head_dim, progressive = shape[0], shape[1], shape[6], shape[12]
+        operand_banks = shape[13]
         self.group = group
         self.cycles = cycles = attention_latencies(config)
         self.row_bits = {"key": head_dim * shape[8], "lsb": head_dim * shape[9], "value": head_dim * shape[10]}
@@ -93,13 +94,13 @@ class SteppedAttention:
         self.weighted_done = Delay(weighted_interval)
 
         self.buffers: dict[tuple[str, int], Buffer] = {}
-        self.value_credits = cycles.banks
+        self.value_credits = operand_banks
         self.left_in_head = [group.queries] * group.heads
         self.weighted_in_head = [group.queries] * group.heads
         # Requests in program order: kind, head, and the head whose value bank is taken over (-1: an empty bank).
         self.requests: deque[tuple[str, int, int]] = deque()
         self.next_loaded = 0
-        for _ in range(min(cycles.banks, group.heads)):
+        for _ in range(min(operand_banks, group.heads)):
             self.requests.extend((kind, self.next_loaded, -1) for kind in self.key_requests)
             if not self.gathers:
                 self.requests.append(("value", self.next_loaded, -1))

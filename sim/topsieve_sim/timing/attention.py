@@ -44,6 +44,10 @@ __all__ = [
 ]
 
 
+# Scalars of `AttentionGroup.shape`.
+SHAPE_FIELDS = 14
+
+
 @dataclass(frozen=True)
 class AttentionTimes:
     """What the groups cost.
@@ -179,7 +183,7 @@ def _run(
         group.check(config)
     offsets = np.zeros(len(groups) + 1, np.int64)
     offsets[1:] = np.cumsum([group.heads * group.queries for group in groups], dtype=np.int64)
-    shapes = np.array([group.shape(config) for group in groups], np.int64).reshape(len(groups), 13)
+    shapes = np.array([group.shape(config) for group in groups], np.int64).reshape(len(groups), SHAPE_FIELDS)
     rows = _rows_of(groups, offsets)
     tables = np.zeros((len(groups), UNITS, CAUSES), np.int64)
     sizes = np.zeros((len(groups), BYTE_KINDS), np.int64)
@@ -232,7 +236,7 @@ def _one_group_times(
     """`group_times` of one group; `shape` is the line of its scalar arguments."""
     return group_times(
         machine, shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], shape[6], shape[7], shape[8], shape[9],
-        shape[10], shape[11], shape[12] != 0, rows.keys, rows.lsb_flags, rows.select_cycles, rows.flush_cycles, port, query_port, places,
+        shape[10], shape[11], shape[12] != 0, shape[13], rows.keys, rows.lsb_flags, rows.select_cycles, rows.flush_cycles, port, query_port, places,
         output, table, size, events,
     )  # fmt: skip
 

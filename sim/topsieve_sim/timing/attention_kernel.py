@@ -82,6 +82,7 @@ def group_times(
     value_bits: int,
     output_bits: int,
     progressive: bool,
+    operand_banks: int,
     row_keys: NDArray[np.int64],
     lsb_flags: NDArray[np.bool_],
     select_cycles: NDArray[np.int64],
@@ -98,7 +99,7 @@ def group_times(
 
     `row_keys`, `lsb_flags`, `select_cycles` and `flush_cycles` are per row (head-major). `events` is [0, EVENTS] or has one line for
     each started row (rows plus rows with an LSB flag). `port` brings keys and values. `query_port` brings queries; with an
-    ideal one they are there at once. `places` is for fetchers.
+    ideal one they are there at once. `places` is for fetchers. `operand_banks` heads have their keys and values on chip at once.
     """
     lanes = machine.lanes
     banks = machine.banks
@@ -123,13 +124,13 @@ def group_times(
     score_rows = np.full(machine.row_slots, -1, np.int64)
     exponential_rows = np.full(machine.row_slots, -1, np.int64)
     survivor_ring = np.full(machine.survivor_banks, -1, np.int64)
-    value_ring = np.zeros(banks, np.int64)
+    value_ring = np.zeros(operand_banks, np.int64)
     output_ring = np.full(machine.output_rows, -1, np.int64)
     finals = 0
 
-    key_arrival = np.zeros((banks, widest), np.int64)
-    lsb_arrival = np.zeros((banks, widest), np.int64)
-    value_arrival = np.zeros((banks, widest), np.int64)
+    key_arrival = np.zeros((operand_banks, widest), np.int64)
+    lsb_arrival = np.zeros((operand_banks, widest), np.int64)
+    value_arrival = np.zeros((operand_banks, widest), np.int64)
     head_bank = np.zeros(heads, np.int64)
     key_picked = np.full(heads, NEVER, np.int64)
     lsb_fetched = np.zeros(heads, np.bool_)
@@ -149,7 +150,7 @@ def group_times(
     key_row_bits = head_dim * key_msb_bits
     lsb_row_bits = head_dim * key_lsb_bits
     value_row_bits = head_dim * value_bits
-    for bank in range(min(banks, heads)):
+    for bank in range(min(operand_banks, heads)):
         head_bank[bank] = bank
         key_picked[bank] = request_plane(
             port, places, 0, lanes, KEY_MSB, bank, -1, keys, head_dim, key_row_bits, key_arrival[bank], table, size
@@ -365,10 +366,10 @@ def group_times(
                 )  # fmt: skip
         value_bank = bank
         if gather:
-            value_bank = final
+            value_bank = finals % operand_banks
             request_plane(
-                port, places, max(filtered, value_ring[final]), lanes, VALUE, head, row, min(kept, size_in_keys), head_dim,
-                value_row_bits, value_arrival[final], table, size,
+                port, places, max(filtered, value_ring[value_bank]), lanes, VALUE, head, row, min(kept, size_in_keys),
+                head_dim, value_row_bits, value_arrival[value_bank], table, size,
             )  # fmt: skip
 
         # Weighted sum: the first beat of a row needs a free output row.
@@ -402,7 +403,7 @@ def group_times(
             exponential_rows[slot] = normalise_last
             last_probability = weighted_last
         survivor_ring[finals % machine.survivor_banks] = weighted_last
-        value_ring[final] = weighted_last + weighted_interval
+        value_ring[finals % operand_banks] = weighted_last + weighted_interval
         left_last = max(weighted_last + weighted_latency, left_last + 1)
         if output.writes:
             left_last = max(left_last, output.writer.at[FREE])
