@@ -51,6 +51,7 @@ BUILT_IN = {
     "turbo": "topsieve.methods.turbo:Turbo",
     "folder": "topsieve.methods.folder:Folder",
     "tokencorr": "topsieve.methods.tokencorr:TokenCorr",
+    "mrt5": "topsieve.methods.mrt5:MrT5",
     "h2o": "topsieve.methods.h2o:H2O",
     "streaming-llm": "topsieve.methods.streaming_llm:StreamingLlm",
     "tova": "topsieve.methods.tova:Tova",
@@ -67,6 +68,10 @@ BUILT_IN = {
     "d2o": "topsieve.methods.d2o:D2O",
     "cam": "topsieve.methods.cam:CaM",
     "ems": "topsieve.methods.ems:Ems",
+    "llmlingua-2": "topsieve.methods.llmlingua2:LlmLingua2",
+    "frugalprompt": "topsieve.methods.frugalprompt:FrugalPrompt",
+    "exit": "topsieve.methods.exit:Exit",
+    "selective-context": "topsieve.methods.selective_context:SelectiveContext",
     "skipdecode": "topsieve.methods.skipdecode:SkipDecode",
 }
 

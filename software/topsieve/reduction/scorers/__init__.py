@@ -6,6 +6,7 @@ from topsieve.reduction.scorers.class_logits import ClassLogits
 from topsieve.reduction.scorers.class_value import ClassValue
 from topsieve.reduction.scorers.cross_attention import CrossAttention
 from topsieve.reduction.scorers.cumulative_attention import CumulativeAttention
+from topsieve.reduction.scorers.delete_gate import DeleteGate
 from topsieve.reduction.scorers.equal import Equal
 from topsieve.reduction.scorers.halting import Halting
 from topsieve.reduction.scorers.head_magnitude import HeadMagnitude
@@ -24,6 +25,7 @@ from topsieve.reduction.scorers.sensitivity import Sensitivity
 from topsieve.reduction.scorers.significance import Significance
 
 __all__ = [
+    "DeleteGate",
     "AnchorsRegisters",
     "ClassAttention",
     "ClassLogits",

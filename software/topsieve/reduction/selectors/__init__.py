@@ -15,9 +15,11 @@ from topsieve.reduction.selectors.outliers import Outliers
 from topsieve.reduction.selectors.stride import Stride
 from topsieve.reduction.selectors.threshold import AboveThreshold
 from topsieve.reduction.selectors.top_k import TopScores
+from topsieve.reduction.selectors.undeleted import Undeleted
 from topsieve.reduction.selectors.unhalted import Unhalted
 
 __all__ = [
+    "Undeleted",
     "AboveThreshold",
     "AllOrNothing",
     "Bipartite",

@@ -1,0 +1,146 @@
+"""MrT5: its gate and positions against plain loops, soft deletion against masks, the controller, and MiniLM's gate."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import topsieve
+from software.encoders import ragged_batch, tiny_encoder
+from software.toy_encoder import SHAPE, batch, run
+from topsieve.delete_gate.soft import ShareController, deleted_share, deletion_loss, soft_mask
+from topsieve.methods import build
+from topsieve.reduction import Budget, Context, Signal
+from topsieve.reduction.scorers import DeleteGate
+from topsieve.reduction.scorers.delete_gate import EPSILON, gate_unit
+from topsieve.reduction.selectors import Undeleted
+from topsieve_sim.errors import InputError
+from topsieve_sim.trace.ops import Norm, Projection, Threshold
+
+
+def context(valid: torch.Tensor, hidden: torch.Tensor | None = None) -> Context:
+    place = torch.arange(valid.shape[1]).expand(valid.shape).masked_fill(~valid, -1)
+    signals = {} if hidden is None else {Signal.HIDDEN: hidden}
+    return Context(SHAPE, 2, valid, place, valid.double(), valid.sum(-1), signals)
+
+
+def test_the_vector_of_the_specification() -> None:
+    """Section 24: deleted places of a row are not copies of token 0 here, but dead."""
+    keep = torch.tensor([[1, 0, 1, 1, 0], [0, 0, 0, 0, 0], [0, 1, 0, 0, 1]]).bool()
+    gate = torch.where(keep, -1.0, -29.0)
+    found = Undeleted().select(gate, Budget(threshold=-15.0), context(torch.ones_like(keep)))
+    assert found.valid.tolist() == [[True] * 3, [True, False, False], [True, True, False]]
+    assert found.keep.clamp(min=0).masked_fill(~found.valid, 0).tolist() == [[0, 2, 3], [0, 0, 0], [1, 4, 0]]
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(0, 10_000), st.sampled_from([-30.0, -10.0]))
+@settings(max_examples=30, deadline=None)
+def test_the_gate_and_its_choice_are_the_text_s(lengths: list[int], seed: int, scale: float) -> None:
+    """G = k sigmoid(-(w x / rms(x) g + c)); kept: G > k / 2, or the first token where there is none."""
+    hidden, valid = batch(lengths, seed)
+    gate = gate_unit("", SHAPE.width, seed % 7)
+    weight, norm = gate.unit.weight[0].double().numpy(), gate.norm.weight.double().numpy()
+    seen = DeleteGate(scale, "", seed % 7).score(context(valid, hidden))
+    found = Undeleted().select(seen, Budget(threshold=scale / 2), context(valid))
+    for row, length in enumerate(lengths):
+        kept = []
+        for token in range(length):
+            x = hidden[row, token].numpy()
+            logit = float(sum(weight * norm * x / math.sqrt(np.mean(x * x) + EPSILON))) + 1.0
+            value = scale / (1 + math.exp(logit))
+            assert abs(value - float(seen[row, token])) <= 1e-12 * -scale
+            if value > scale / 2:
+                kept.append(token)
+        assert found.keep[row][found.valid[row]].tolist() == (kept or [0])
+
+
+def test_a_gate_at_the_threshold_deletes_and_the_official_code_refuses_an_empty_batch() -> None:
+    valid = torch.ones(1, 3, dtype=torch.bool)
+    at = Undeleted(True).select(torch.tensor([[-15.0, -14.0, -15.0]]), Budget(threshold=-15.0), context(valid))
+    assert at.keep.tolist() == [[1]]
+    gone = torch.tensor([[-16.0, -29.0, -17.0]])
+    assert Undeleted().select(gone, Budget(threshold=-15.0), context(valid)).keep.tolist() == [[0]]
+    with pytest.raises(InputError, match="deletes every token"):
+        Undeleted(True).select(gone, Budget(threshold=-15.0), context(valid))
+
+
+def test_it_acts_once_before_its_layer() -> None:
+    hidden, valid = batch([11, 9], seed=6)
+    result = run(build("mrt5:layer=2"), hidden, valid)
+    (decision,) = result.decisions
+    assert decision.step.layer == 1
+    assert (decision.tokens_out < decision.tokens_in).any()
+    scores = decision.reduction.scores
+    kept = decision.reduction.sources().any(1)
+    assert kept.equal(valid & (scores > -15))
+    by_count = run(build("mrt5:layer=2", keep=0.5), hidden, valid)
+    assert by_count.valid.sum(-1).tolist() == [5, 4]
+
+
+def test_soft_deletion_of_shut_gates_is_hard_deletion() -> None:
+    """Where gates are 0 and -infinity the mask of training gives the rows that inference gathers: 1e-6 in float32."""
+    model = tiny_encoder(attention="eager")
+    inputs = ragged_batch((12,))
+    with torch.no_grad(), topsieve.reduce(model, "mrt5:layer=2") as reduced:
+        hard = model(**inputs).last_hidden_state
+        (decision,) = reduced.record.layers[1].decisions
+    kept = decision.reduction.sources().any(1)
+    assert 1 < kept.sum() < 12
+    with torch.no_grad():
+        hidden = model(**inputs, output_hidden_states=True).hidden_states[2]
+        gate = torch.where(kept, 0.0, float("-inf"))
+        mask = soft_mask(gate, torch.ones_like(kept), -30.0).expand(-1, 1, 12, -1)
+        for layer in model.encoder.layer[2:]:
+            hidden = layer(hidden, mask)
+    assert (hidden[kept] - hard[0]).norm() <= 1e-6 * hard.norm()
+
+
+def test_the_controller_follows_its_recurrence() -> None:
+    controller, p, i = ShareController(0.5, k_i=0.01), 0.0, 0.0
+    assert controller.weight == 0
+    for share in (0.1, 0.9, 0.4, 1.0, 1.0, 1.0):
+        controller = controller.after(share)
+        error = 0.5 - share
+        p, i = 0.9 * p + 0.1 * 0.5 * error, i + 0.01 * error
+        assert controller.weight == pytest.approx(max(0.0, p + i), abs=1e-15)
+    gate, valid = torch.tensor([[-1.0, -20.0, -30.0]]), torch.tensor([[True, True, False]])
+    assert deleted_share(gate, valid, -15.0) == 0.5
+    assert float(deletion_loss(gate, valid)) == -10.5
+    assert soft_mask(gate, valid, -30.0).flatten().tolist() == [-1.0, -20.0, -30.0]
+
+
+def test_the_trace_holds_the_gate() -> None:
+    model = tiny_encoder()
+    with torch.no_grad(), topsieve.reduce(model, "mrt5:layer=2") as reduced:
+        model(**ragged_batch((12,)))
+    trace = topsieve.lower(reduced.record)
+    gate = [op for op in trace.ops if op.layer == 1 and isinstance(op, Norm | Threshold)]
+    unit = [op for op in trace.ops if isinstance(op, Projection) and op.outputs == 1]
+    assert [op.layer for op in unit] == [1]
+    assert gate == [Norm(layer=1, rows=12, width=32), Threshold(layer=1, n=12, kept=int(reduced.valid.sum()))]
+    tokens = [int(layer.attention_tokens[0]) for layer in reduced.record.layers]
+    assert tokens == [12, 12, *[int(reduced.valid.sum())] * 2]
+
+
+def test_a_file_that_is_no_gate_is_named(tmp_path) -> None:
+    wrong = tmp_path / "wrong.safetensors"
+    wrong.write_bytes(b"nothing")
+    with torch.no_grad(), pytest.raises(InputError, match=r"weights: .*wrong\.safetensors"):
+        run(build(f"mrt5:weights={wrong}"), *batch([4], 0))
+
+
+def test_the_gate_trained_here_tells_tokens_apart() -> None:
+    """MiniLM on the Python reference: at the same number of tokens the trained gate keeps more than one of chance."""
+    from topsieve.corpus import python_reference
+    from topsieve.fidelity import FidelityTest
+    from topsieve.pretrained import load_pretrained
+
+    test = FidelityTest(load_pretrained(), python_reference(6), queries=3)
+    trained, chance = (test.measure(f"mrt5:keep=0.5{more}") for more in (",weights=minilm", ""))
+    assert trained.flops == chance.flops < 0.8 * trained.dense_flops
+    assert trained.cosine > 0.88 > 0.75 > chance.cosine
