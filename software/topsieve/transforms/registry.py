@@ -15,6 +15,9 @@ TRANSFORMS = {
     "token-recycling": "topsieve.transforms.token_recycling:TokenRecycling",
     "copyspec": "topsieve.transforms.copyspec:CopySpec",
     "eqspec": "topsieve.transforms.eqspec:EqSpec",
+    "byte-probabilities": "topsieve.transforms.byte_probabilities:ByteProbabilities",
+    "consistency": "topsieve.transforms.consistency:Consistency",
+    "tokenadapt": "topsieve.transforms.tokenadapt:TokenAdapt",
 }
 
 

@@ -1,0 +1,132 @@
+"""`Bpe`: byte-pair encoding trained on text, for transforms that need a tokenizer whose every rule is known.
+
+Symbols are characters; bytes are taken as the 256 characters of Latin-1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+
+WORDS = r" ?\w+| ?[^\w\s]+|\s"
+BYTES = tuple(map(chr, range(256)))
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Bpe:
+    """A byte-pair encoding.
+
+    Parameters
+    ----------
+    alphabet : single characters. merges : pairs in the order in which they are joined.
+    """
+
+    alphabet: tuple[str, ...]
+    merges: tuple[Pair, ...]
+    _followers: dict[int, tuple[bool, ...]] = field(default_factory=dict, compare=False, repr=False)
+
+    @cached_property
+    def vocabulary(self) -> tuple[str, ...]:
+        """Text of each token; two merges that spell the same text are one token."""
+        return tuple(dict.fromkeys((*self.alphabet, *(left + right for left, right in self.merges))))
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """Token of each text."""
+        return {text: index for index, text in enumerate(self.vocabulary)}
+
+    def starting(self, text: str) -> tuple[int, ...]:
+        """Tokens whose text starts with `text`, ascending."""
+        return self._prefixes.get(text, ())
+
+    @cached_property
+    def _prefixes(self) -> dict[str, tuple[int, ...]]:
+        found: defaultdict[str, list[int]] = defaultdict(list)
+        for token, text in enumerate(self.vocabulary):
+            for length in range(len(text) + 1):
+                found[text[:length]].append(token)
+        return {prefix: tuple(tokens) for prefix, tokens in found.items()}
+
+    @cached_property
+    def _ranks(self) -> dict[Pair, int]:
+        return {pair: rank for rank, pair in reversed(list(enumerate(self.merges)))}
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """The tokens of `text`: again and again the earliest merge, at all its places from the left."""
+        symbols = list(text)
+        while len(symbols) > 1:
+            rank, pair = min((self._ranks.get(pair, len(self.merges)), pair) for pair in pairwise(symbols))
+            if rank == len(self.merges):
+                break
+            symbols = _joined(symbols, pair)
+        return tuple(self.ids[symbol] for symbol in symbols)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of `tokens`."""
+        return "".join(self.vocabulary[token] for token in tokens)
+
+    def canonical(self, tokens: Sequence[int]) -> bool:
+        """Whether `tokens` are what `encode` makes of their own text."""
+        return self.encode(self.decode(tokens)) == tuple(tokens)
+
+    def followers(self, token: int) -> tuple[bool, ...]:
+        """For each token whether it can stand behind `token` in a canonical sequence (pairs decide, see the tests)."""
+        if token not in self._followers:
+            self._followers[token] = tuple(self.canonical((token, other)) for other in range(len(self.vocabulary)))
+        return self._followers[token]
+
+
+def trained(text: str, merges: int, *, chunks: str = WORDS, alphabet: Sequence[str] | None = None) -> Bpe:
+    """An encoding of `merges` merges, most frequent pair first; ties go to the smallest pair.
+
+    Parameters
+    ----------
+    chunks : regular expression; pairs are counted within its matches only, so no token crosses them.
+    alphabet : characters that have tokens; by default those of `text`.
+    """
+    counts = Counter(re.findall(chunks, text))
+    words = [(list(chunk), count) for chunk, count in counts.items()]
+    pairs: Counter[Pair] = Counter()
+    places: defaultdict[Pair, set[int]] = defaultdict(set)
+    for number, (symbols, count) in enumerate(words):
+        for pair in pairwise(symbols):
+            pairs[pair] += count
+            places[pair].add(number)
+    found: list[Pair] = []
+    for _ in range(merges):
+        if not pairs:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        found.append(best)
+        for number in places.pop(best):
+            symbols, count = words[number]
+            joined = _joined(symbols, best)
+            for pair in pairwise(symbols):
+                pairs[pair] -= count
+                if pairs[pair] <= 0:
+                    del pairs[pair]
+            for pair in pairwise(joined):
+                pairs[pair] += count
+                places[pair].add(number)
+            words[number] = (joined, count)
+        pairs.pop(best, None)
+    return Bpe(tuple(alphabet or sorted(set(text))), tuple(found))
+
+
+def _joined(symbols: Sequence[str], pair: Pair) -> list[str]:
+    out: list[str] = []
+    index = 0
+    while index < len(symbols):
+        if index + 1 < len(symbols) and (symbols[index], symbols[index + 1]) == pair:
+            out.append(symbols[index] + symbols[index + 1])
+            index += 2
+        else:
+            out.append(symbols[index])
+            index += 1
+    return out
