@@ -1,0 +1,112 @@
+"""Run every point of a space of designs: a grid or a Latin hypercube over any field, methods and keep ratios.
+
+SPEC is a YAML file, or the name of a shipped example (--list). Results are kept in a store as they come, so the same
+command goes on where it was stopped, whatever stopped it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from topsieve.exploration.sweep import Sweep
+
+HELP = "a grid or Latin hypercube over fields, methods and keep ratios; resumes after anything"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("spec", metavar="SPEC", nargs="?", help="a YAML file, or a shipped example")
+    parser.add_argument("--list", action="store_true", help="list the shipped examples and end")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override a field of SPEC")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for everything that is written")
+    add_worker_arguments(parser)
+    parser.add_argument("--retry", action="store_true", help="try quarantined points again")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON instead of a table")
+
+
+def add_worker_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `sweep` and `search` share."""
+    parser.add_argument("--store", type=Path, metavar="DIR", help="store to share between runs (default: in --out)")
+    parser.add_argument(
+        "--executor", choices=("serial", "processes", "dask"), default="processes", help="(default: processes)"
+    )
+    parser.add_argument("--workers", type=int, help="of processes, or of a local dask cluster (default: all cores)")
+    parser.add_argument("--address", metavar="HOST:PORT", help="an existing dask scheduler")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from topsieve.cli.exploring import RichWatcher, workers_of
+    from topsieve.exploration.spec import SWEEPS, load_sweep
+    from topsieve.exploration.store import Store
+    from topsieve.exploration.sweep import run_sweep, store_folder
+    from topsieve.exploration.sweep_files import summary_text, write_inputs, write_results
+    from topsieve.results import made_folder
+    from topsieve_sim.errors import InputError
+
+    if arguments.list:
+        print("\n".join(SWEEPS.names()))
+        return 0
+    if arguments.spec is None or arguments.out is None:
+        raise InputError("sweep needs a SPEC and --out", allowed=f"a YAML file, {', '.join(SWEEPS.names())}")
+    spec = load_sweep(arguments.spec, tuple(arguments.set))
+    out = made_folder(arguments.out)
+    write_inputs(out, spec.base())
+    with RichWatcher() as watcher:
+        sweep = run_sweep(
+            spec,
+            Store(store_folder(out, arguments.store)),
+            workers_of(arguments),
+            retry=arguments.retry,
+            watcher=watcher,
+        )
+        write_results(sweep, out)
+        watcher.say(
+            f"{sweep.computed} points computed, {sweep.stored} from the store, {len(sweep.refused)} refused, "
+            f"{len(sweep.quarantined)} quarantined"
+        )
+        for item in (*sweep.quarantined, *sweep.failed):
+            place = ", ".join(f"{column}={value}" for column, value in item.place.items())
+            watcher.say(f"point {item.number} ({place}): {item.reason}")
+    if arguments.json:
+        print(summary_text(sweep), end="")
+    else:
+        _print_front(sweep)
+        print(f"\nwritten to {out}: results.csv, results.json, summary.json, refused.csv")
+    return 1 if sweep.quarantined or sweep.failed else 0
+
+
+def _print_front(sweep: Sweep) -> None:
+    from topsieve.cli.exploring import measure_headings, measures
+    from topsieve.cli.show import print_table
+    from topsieve.exploration.sweep_files import columns_of, front_of
+
+    front = front_of(sweep)
+    columns = [column for column in columns_of(sweep) if len({item.point.place.get(column) for item in front}) > 1]
+    shown = sorted(front, key=lambda item: (item.row["latency_cycles"], item.point.number))[:20]
+    least = ", ".join(("cycles", "energy", "area", *sweep.metrics[:1]))
+    print_table(
+        f"{sweep.spec.name}: {len(sweep.measured)} points ({sweep.spec.mode}); {len(front)} that no other beats in {least}"
+        + (f", the {len(shown)} fastest" if len(shown) < len(front) else ""),
+        [
+            ("point", "right"),
+            *((column, "left") for column in columns),
+            *((name, "right") for name in (*measure_headings(), *sweep.metrics[:1])),
+        ],
+        [
+            [
+                str(item.point.number),
+                *(_text(item.point.place.get(column)) for column in columns),
+                *measures(item.row),
+                *(f"{item.point.run.quality[name]:.3f}" for name in sweep.metrics[:1]),
+            ]
+            for item in shown
+        ],
+    )
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,4 @@
+"""Design-space exploration: sweeps and searches over accelerators, methods and keep ratios.
+
+Importing this package loads nothing heavy.
+"""

@@ -1,0 +1,191 @@
+"""`run_sweep`: all points of a space, what is stored already taken from the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from topsieve.exploration.executors import Executor, ExecutorKind, Work, open_executor
+from topsieve.exploration.points import Point, Refused, Resolver
+from topsieve.exploration.sampling import places
+from topsieve.exploration.scheduling import Computed, compute
+from topsieve.exploration.spec import SweepSpec
+from topsieve.exploration.store import Row, Store
+from topsieve.exploration.work import run_chunk
+from topsieve.exploration.workloads import Workloads
+from topsieve_sim.errors import InputError
+
+
+class Watcher:
+    """Hears how a sweep goes on; this one says nothing."""
+
+    def say(self, line: str) -> None:
+        """Something begins."""
+
+    def begin(self, total: int, stored: int) -> None:
+        """`total` points are wanted, `stored` of them were in the store."""
+
+    def advance(self, count: int) -> None:
+        """`count` points more are finished."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A point with its row of results."""
+
+    point: Point
+    row: Row
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The results of a sweep, each list in the order of its points.
+
+    Parameters
+    ----------
+    measured : points with results.
+    refused : places that are no machine, and points that their machine cannot run.
+    quarantined : points that killed their worker twice, in this run or an earlier one.
+    failed : points that met a defect of Topsieve, with its text.
+    facts : what ran, with digests.
+    metrics : names of the measures of quality, the first is the main one.
+    computed, stored : points computed by this run, and taken from the store.
+    """
+
+    spec: SweepSpec
+    measured: tuple[Measured, ...]
+    refused: tuple[Refused, ...]
+    quarantined: tuple[Refused, ...]
+    failed: tuple[Refused, ...]
+    facts: Mapping[str, Any]
+    metrics: tuple[str, ...]
+    computed: int
+    stored: int
+    deaths: int = 0
+    cpu_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where the points are computed; see `open_executor`."""
+
+    kind: ExecutorKind = ExecutorKind.SERIAL
+    count: int = 1
+    address: str | None = None
+    work: Work = field(default=run_chunk)
+
+    def open(self) -> Executor:
+        """The executor, its workers started."""
+        return open_executor(self.kind, self.count, self.work, self.address)
+
+
+def run_sweep(
+    spec: SweepSpec,
+    store: Store,
+    workers: Workers | None = None,
+    *,
+    retry: bool = False,
+    watcher: Watcher | None = None,
+) -> Sweep:
+    """Every point of `spec`; computes those that `store` lacks.
+
+    Parameters
+    ----------
+    workers : default: this process.
+    retry : try quarantined points again.
+
+    Raises
+    ------
+    InputError
+        bad input, or no point of the space is a machine that can run the workload.
+    KeyboardInterrupt
+        Ctrl-C; its text says what is kept.
+    """
+    workers, watcher = workers or Workers(), watcher or Watcher()
+    workloads = Workloads(spec.workload, spec.seed, store, watcher.say)
+    resolved = Resolver(spec.base(), spec.mode, spec.seed, workloads).resolve_all(places(spec))
+    points = {item.key: item for item in resolved if isinstance(item, Point)}
+    if not points and resolved:
+        first = resolved[0]
+        assert isinstance(first, Refused)
+        raise InputError(f"no point of the sweep is a machine; the first: {first.reason}")
+    rows = store.rows(points)
+    stored = len(rows)
+    buried = set() if retry else {key for key in points if key not in rows and store.quarantined(key)}
+    missing = [point for key, point in points.items() if key not in rows and key not in buried]
+    watcher.begin(len(points), stored)
+    computed = Computed()
+    if missing:
+        computed = _computed(spec, missing, store, workers, watcher, len(points), stored)
+        rows |= computed.rows
+        if retry:
+            for key in computed.rows:
+                store.release(key)
+    buried |= set(computed.quarantined)
+    return Sweep(
+        spec=spec,
+        measured=tuple(
+            Measured(item, rows[item.key])
+            for item in resolved
+            if isinstance(item, Point) and "latency_cycles" in rows.get(item.key, {})
+        ),
+        refused=tuple(_refused(resolved, rows)),
+        quarantined=tuple(
+            Refused(item.number, item.place, str((store.quarantined(item.key) or {}).get("reason")))
+            for item in resolved
+            if isinstance(item, Point) and item.key in buried
+        ),
+        failed=tuple(
+            Refused(item.number, item.place, rows[item.key]["failed"])
+            for item in resolved
+            if isinstance(item, Point) and "failed" in rows.get(item.key, {})
+        ),
+        facts=workloads.facts(),
+        metrics=workloads.metrics,
+        computed=len(computed.rows),
+        stored=stored,
+        deaths=computed.deaths,
+        cpu_seconds=computed.cpu_seconds,
+    )
+
+
+def _computed(
+    spec: SweepSpec,
+    missing: list[Point],
+    store: Store,
+    workers: Workers,
+    watcher: Watcher,
+    total: int,
+    stored: int,
+) -> Computed:
+    finished = stored
+
+    def done(count: int) -> None:
+        nonlocal finished
+        finished += count
+        watcher.advance(count)
+
+    try:
+        with closing(workers.open()) as executor:
+            return compute(missing, executor, store, spec.mode, spec.seed, done)
+    except KeyboardInterrupt:
+        kept = f"{finished} of {total} points are done and kept"
+        raise KeyboardInterrupt(f"{kept}; the same command goes on from there") from None
+
+
+def _refused(resolved: list[Point | Refused], rows: Mapping[str, Row]) -> list[Refused]:
+    found = []
+    for item in resolved:
+        if isinstance(item, Refused):
+            found.append(item)
+        elif "refused" in rows.get(item.key, {}):
+            found.append(Refused(item.number, item.place, rows[item.key]["refused"]))
+    return found
+
+
+def store_folder(out: Path, given: Path | None) -> Path:
+    """Where a run's store is: the given one, which runs may share, or one of its own."""
+    return given or out / "store"
