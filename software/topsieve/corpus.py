@@ -68,6 +68,14 @@ def first_sentence(paragraph: str) -> str:
     return _SENTENCE_END.split(paragraph, maxsplit=1)[0]
 
 
+def sentences(text: str) -> tuple[str, ...]:
+    """The sentences of `text`: one ends at a full stop, exclamation or question mark before white space and a capital letter.
+
+    White space between them belongs to none.
+    """
+    return tuple(filter(None, (sentence.strip() for sentence in _SENTENCE_END.split(text))))
+
+
 def evenly_spaced(items: tuple[str, ...], count: int) -> tuple[str, ...]:
     """`count` of `items` at even distances, the first included; all of them where there are not more.
 

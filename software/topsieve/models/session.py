@@ -176,11 +176,19 @@ def reduce(
     # The cache package stands on this one.
     from topsieve.cache.families import is_decoder
     from topsieve.cache.session import acts_on_cache_only, cached
+    from topsieve.prompt.roles import acts_on_prompts
 
     if is_decoder(model):
         return cached(model, changed, operands=operands, seed=seed)
     if acts_on_cache_only(changed):
         raise InputError(f"{changed.name} acts on the cache of decoders", field="model", value=type(model).__name__)
+    if acts_on_prompts(changed):
+        raise InputError(
+            "shortens prompts and does nothing inside a model",
+            field="method",
+            value=changed.name,
+            allowed="topsieve.prompt.compress",
+        )
     return ReducedModel(model, changed, operands=operands, seed=seed)
 
 
