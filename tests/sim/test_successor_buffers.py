@@ -14,6 +14,7 @@ from topsieve_sim.arch import AcceleratorConfig, load_config
 from topsieve_sim.arch.config import SuccessorConfig
 from topsieve_sim.errors import InputError
 from topsieve_sim.timing.attention import AttentionGroup, attention_times
+from topsieve_sim.timing.attention_group import operand_banks
 
 
 def with_heads(config: AcceleratorConfig, heads: int) -> AcceleratorConfig:
@@ -41,7 +42,7 @@ def test_as_many_heads_as_fit_and_no_fewer_than_banks() -> None:
     config = with_heads(load_config("spatten"), 8)
 
     def banks(keys: int, machine: AcceleratorConfig = config) -> int:
-        return AttentionGroup(heads=1, queries=1, keys=keys, kept=keys, head_dim=64).operand_banks(machine)
+        return operand_banks(machine, keys)
 
     assert [banks(keys) for keys in (1024, 700, 682, 512, 300, 256, 20)] == [2, 2, 3, 4, 6, 8, 8]
     assert banks(20, with_heads(config, 0)) == 2

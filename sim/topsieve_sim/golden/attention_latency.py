@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from topsieve_sim.arch.config import AcceleratorConfig, MemoryModel
 from topsieve_sim.golden.accelerator_latency import ISSUE_ROWS_AXI
-from topsieve_sim.golden.topk_latency import LOAD_TO_COMMAND, filter_stages
+from topsieve_sim.golden.topk_latency import LOAD_TO_COMMAND, filter_stages, zero_eliminator_stages
 
 # A word of accumulators is read, added to and written back: address, RAM output, adder.
 IMPORTANCE_UPDATE = 3
@@ -128,4 +128,32 @@ def head_importance_latencies(config: AcceleratorConfig) -> ImportanceLatencies:
     """The absolute sums of output rows: magnitudes and a tree over the head dimensions come first."""
     return ImportanceLatencies(
         1 + tree_levels(config.max_head_dim) + IMPORTANCE_UPDATE, IMPORTANCE_READOUT, IMPORTANCE_READOUT + 2
+    )
+
+
+class TerminationLatencies(NamedTuple):
+    """Cycles and sizes of what early termination adds (`docs/successor.md`).
+
+    bound : from a score beat to the candidates of the tile that it ends. compact : from the last beat read of a row's sums to
+    the cycle in which the row can be picked again. partial_beats : beats of first-pass sums that the store holds. tile_beats :
+    beats of a tile; 0 = the row is one.
+    """
+
+    bound: int
+    compact: int
+    partial_beats: int
+    tile_beats: int
+
+
+def termination_latencies(config: AcceleratorConfig) -> TerminationLatencies:
+    """The latencies of `config`, in cycles."""
+    lanes = config.softmax.lanes
+    successor = config.successor
+    return TerminationLatencies(
+        # Maximum over the lanes, subtraction, table, product, rounding, tree, shift and sum; logarithm, border, comparison.
+        bound=tree_levels(lanes) + 4 + tree_levels(lanes) + 1 + 3,
+        # Store read, prefix count and shifts, row register.
+        compact=1 + zero_eliminator_stages(lanes) + 1,
+        partial_beats=successor.partial_rows * beats(config.capacity, lanes),
+        tile_beats=successor.tile_keys // lanes,
     )

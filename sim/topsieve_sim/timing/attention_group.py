@@ -130,10 +130,11 @@ class AttentionGroup:
             self._width("value_bits", config),
             config.formats.output_bits,
             int(self._progressive(config)),
-            self.operand_banks(config),
+            operand_banks(config, self.keys),
         )
 
-    def operand_banks(self, config: AcceleratorConfig) -> int:
-        """Heads whose keys and values are on chip at once: the machine's banks, or more short heads that share them."""
-        banks = 2 if config.double_buffer else 1
-        return max(banks, min(config.successor.buffered_heads, banks * config.capacity // self.keys))
+
+def operand_banks(config: AcceleratorConfig, keys: int) -> int:
+    """Heads whose keys and values are on chip at once: the machine's banks, or more short heads that share them."""
+    banks = 2 if config.double_buffer else 1
+    return max(banks, min(config.successor.buffered_heads, banks * config.capacity // keys))
