@@ -145,6 +145,7 @@ def run(
                 )
             else:
                 tapped = with_hidden(signals.get(step.layer, {}), hidden, shape, step.layer)
+                tapped[Signal.UNIT] = positions
                 earlier = state.get(id(stage))
                 seen = Context(shape, step.layer, valid, positions, size, initial, tapped, earlier, segment=segment)
             decision = decide(stage, step, seen)

@@ -52,6 +52,7 @@ BUILT_IN = {
     "folder": "topsieve.methods.folder:Folder",
     "tokencorr": "topsieve.methods.tokencorr:TokenCorr",
     "mrt5": "topsieve.methods.mrt5:MrT5",
+    "code-merging": "topsieve.methods.code_merging:CodeMerging",
     "h2o": "topsieve.methods.h2o:H2O",
     "streaming-llm": "topsieve.methods.streaming_llm:StreamingLlm",
     "tova": "topsieve.methods.tova:Tova",

@@ -29,7 +29,7 @@ from topsieve.reduction.roles import (
 OPERAND_SIGNALS = frozenset({Signal.QUERY, Signal.KEY, Signal.VALUE})
 CLASS_SIGNALS = frozenset({Signal.ATTENTION_CLS_LOGITS, Signal.ATTENTION_JOINT_CLS_ROW})
 # Signals that a layer's attention does not make.
-HIDDEN_SIGNALS = frozenset({Signal.HIDDEN, Signal.FEATURES})
+HIDDEN_SIGNALS = frozenset({Signal.HIDDEN, Signal.FEATURES, Signal.UNIT})
 PROBED_SIGNALS = frozenset(
     {
         Signal.FINAL_HIDDEN,
@@ -125,6 +125,7 @@ class ForwardPass:
     positions : int64 [B, N], columns of the input batch where the tokens come from; the place in `valid` where absent.
     position_ids : int64 [B, N], of a rotary model; None for others.
     segment : bool [B, N], tokens that may be reduced; None where all may.
+    units : int64 [B, columns of the input], units of the text; None where nothing is known of them.
     causal : attention is causal.
     probe : makes the signals that the model has to be asked for.
     """
@@ -139,6 +140,7 @@ class ForwardPass:
         positions: Tensor | None = None,
         position_ids: Tensor | None = None,
         segment: Tensor | None = None,
+        units: Tensor | None = None,
         causal: bool = False,
         probe: Probe | None = None,
     ) -> None:
@@ -160,6 +162,7 @@ class ForwardPass:
         self.positions = self._place if positions is None else positions
         self.position_ids = position_ids
         self.segment = segment
+        self._units = units
         self._initial = (valid if segment is None else valid & segment).sum(-1)
         self.size = valid.to(torch.float32)
         self.heads = torch.ones((valid.shape[0], plan.shape.heads), dtype=torch.bool, device=valid.device)
@@ -352,6 +355,9 @@ class ForwardPass:
         signals = {signal: tensor for signal, tensor in given.items() if signal in needs}
         if Signal.HIDDEN in needs:
             signals[Signal.HIDDEN] = hidden
+        if Signal.UNIT in needs:
+            place = self.positions.clamp(min=0)
+            signals[Signal.UNIT] = self.positions if self._units is None else self._units.gather(1, place)
         for signal in sorted(needs & PROBED_SIGNALS):
             assert self._probe is not None
             ids = self._place if self.position_ids is None else self.position_ids

@@ -37,8 +37,13 @@ class ReducedModel:
         entered the language model.
     """
 
-    def __init__(self, model: object, method: Method, *, operands: bool = False, seed: int = 0) -> None:
+    def __init__(
+        self, model: object, method: Method, *, operands: bool = False, seed: int = 0, units: Tensor | None = None
+    ) -> None:
         parts = parts_of(model)
+        if units is not None and (isinstance(parts, Multimodal) or parts.shape.family not in POST_LN_ENCODERS):
+            raise InputError("only encoders of text take units", field="units", allowed="none")
+        self._units = units
         self._method = method
         self._whole: ReducedMultimodal | None = None
         if isinstance(parts, Multimodal):
@@ -116,7 +121,12 @@ class ReducedModel:
         elif self._tower.encoder.shape.family in POST_LN_ENCODERS:
             if given.get("encoder_hidden_states") is not None or given.get("past_key_values") is not None:
                 raise InputError("only an encoder can be reduced", field="encoder_hidden_states, past_key_values")
-            self._tower.start(_live_tokens(given))
+            live = _live_tokens(given)
+            if self._units is not None and self._units.shape != live.shape:
+                raise InputError(
+                    "wrong shape", field="units", value=tuple(self._units.shape), allowed=f"{tuple(live.shape)}"
+                )
+            self._tower.start(live, units=self._units)
         else:
             # An image encoder knows only behind its embeddings how many tokens it has.
             self._tower.forget()
@@ -135,6 +145,7 @@ def reduce(
     keep: float | None = None,
     operands: bool = False,
     seed: int = 0,
+    units: Tensor | None = None,
     **parameters: Any,
 ) -> ReducedModel | CachedModel:
     """Run `model` under `method` inside a `with` block; outside of it the model is as it was.
@@ -154,6 +165,8 @@ def reduce(
     keep : share of the tokens that live after the last step, in (0, 1].
     operands : keep query, key and value of every layer in the record, for traces with operands.
     seed : of random methods.
+    units : int64 [B, N], for methods that merge units of the text (`topsieve.code_units`): the unit of each token of the
+        batches to come. Encoders of text only.
     parameters : other fields of the method.
 
     Raises
@@ -179,6 +192,8 @@ def reduce(
     from topsieve.prompt.roles import acts_on_prompts
 
     if is_decoder(model):
+        if units is not None:
+            raise InputError("only encoders of text take units", field="units", allowed="none")
         return cached(model, changed, operands=operands, seed=seed)
     if acts_on_cache_only(changed):
         raise InputError(f"{changed.name} acts on the cache of decoders", field="model", value=type(model).__name__)
@@ -189,7 +204,7 @@ def reduce(
             value=changed.name,
             allowed="topsieve.prompt.compress",
         )
-    return ReducedModel(model, changed, operands=operands, seed=seed)
+    return ReducedModel(model, changed, operands=operands, seed=seed, units=units)
 
 
 def _live_tokens(given: dict[str, Any]) -> Tensor:

@@ -55,6 +55,7 @@ class Signal(StrEnum):
     QUERY = "query"  # float [B, H, N, d], as it enters attention (rotated where the model rotates)
     VALUE = "value"  # float [B, H, N, d]
     FEATURES = "features"  # float [B, N, C]: at `Site.PROJECTED`, what entered the projector
+    UNIT = "unit"  # int64 [B, N]: unit of the text that each token belongs to; its own number where none were given
     FINAL_HIDDEN = "final_hidden"  # float [B, N, C]: the hidden states under the model's last normalisation
     # Of the next layer, float [B, H, N, d]: what its projections make of the hidden states, before and after rotation.
     NEXT_QUERY = "next_query"

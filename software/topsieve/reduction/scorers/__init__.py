@@ -23,8 +23,10 @@ from topsieve.reduction.scorers.random_score import RandomScore
 from topsieve.reduction.scorers.rater_attention import RaterAttention
 from topsieve.reduction.scorers.sensitivity import Sensitivity
 from topsieve.reduction.scorers.significance import Significance
+from topsieve.reduction.scorers.unit_score import UnitScore
 
 __all__ = [
+    "UnitScore",
     "DeleteGate",
     "AnchorsRegisters",
     "ClassAttention",

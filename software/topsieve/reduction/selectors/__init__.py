@@ -17,8 +17,10 @@ from topsieve.reduction.selectors.threshold import AboveThreshold
 from topsieve.reduction.selectors.top_k import TopScores
 from topsieve.reduction.selectors.undeleted import Undeleted
 from topsieve.reduction.selectors.unhalted import Unhalted
+from topsieve.reduction.selectors.units import Units
 
 __all__ = [
+    "Units",
     "Undeleted",
     "AboveThreshold",
     "AllOrNothing",
