@@ -15,7 +15,7 @@ from topsieve_sim.closed_loop.loop import TokenPlaces
 from topsieve_sim.energy import Action, Component
 from topsieve_sim.engine.closed_loop import MemoryCosts, closed_loop_times, token_places
 from topsieve_sim.engine.ledger import Actions, Cost, UnitCycles
-from topsieve_sim.engine.program import AttentionWork
+from topsieve_sim.engine.program import AttentionWork, Program
 from topsieve_sim.engine.selection import Selections, drawn_selections, joined, selections
 from topsieve_sim.engine.singles import at_operation
 from topsieve_sim.errors import InputError
@@ -73,6 +73,31 @@ class Decisions:
 
 
 Memo = dict[Hashable, Decisions]
+
+# Fields of a configuration that decide no second pass, no survivor and no selection: machines that differ in nothing else
+# share decisions.
+_UNDECISIVE = (
+    "name",
+    "clock_mhz",
+    "double_buffer",
+    "dot_product",
+    "weighted_sum",
+    "softmax",
+    "importance",
+    "technology",
+)
+_DECIDED_MACHINES = 4
+
+
+def memo_of(program: Program, config: AcceleratorConfig) -> Memo:
+    """What `program` has decided on machines like `config` before; a few such machines are remembered."""
+    data = config.model_dump(mode="json", exclude=set(_UNDECISIVE))
+    name = repr(data | {"memory": config.memory.model})
+    memo = program.decided.pop(name, None)
+    while memo is None and len(program.decided) >= _DECIDED_MACHINES:
+        program.decided.pop(next(iter(program.decided)))
+    program.decided[name] = {} if memo is None else memo
+    return program.decided[name]
 
 
 class Assumptions:
@@ -140,6 +165,9 @@ def _computed(
     group: AttentionGroup, progressive: bool, trace: Trace, config: AcceleratorConfig, memo: Memo
 ) -> Decisions:
     """What the golden model decides for one group."""
+    place = ("group", group.start, progressive)
+    if place in memo:
+        return memo[place]
     op = group.query_key
     kept = group.probability_value.kept
     operands = [trace.operands.get((group.start, name)) for name in ("query", "key", "bias")]
@@ -150,7 +178,7 @@ def _computed(
         digest.update(b"" if operand is None else np.ascontiguousarray(operand).data)
     name = digest.digest()
     if name in memo:
-        return memo[name]
+        return memo.setdefault(place, memo[name])
     query, key, bias, value = operands
     assert query is not None
     assert key is not None
@@ -172,7 +200,7 @@ def _computed(
         selection = selections(config, row_keys, np.full(rows, kept), scores, config.formats.probability_bits)
         if op.queries * op.heads == op.kv_heads:
             survivors = np.nonzero(kept_mask(result.probability.reshape(rows, op.keys), kept))[1].reshape(rows, kept)
-    memo[name] = Decisions(name, row_keys, result.lsb_rows.reshape(-1), selection, survivors)
+    memo[name] = memo[place] = Decisions(name, row_keys, result.lsb_rows.reshape(-1), selection, survivors)
     return memo[name]
 
 
@@ -192,7 +220,7 @@ def attention_costs(
     InputError
         a descriptor does not fit the machine.
     """
-    select = _value_selections(work, decisions, config, generator)
+    select = value_selections(work, decisions, config, generator)
     in_loop = config.memory.model is MemoryModel.DRAM
     timed: dict[Hashable, int] = {}
     places: list[int] = []
@@ -226,14 +254,14 @@ def attention_costs(
         traffic = {kind: size for kind, size in sizes if size}
         content = (descriptor.shape, decided.name)
         if content not in known:
-            known[content] = _actions(descriptor, decided, config, traffic)
+            known[content] = attention_actions(descriptor, decided, config, traffic)
         actions: tuple[Actions, ...] = (known[content],)
         if memory is not None:
             moved = memory.moved_bytes[place].tolist()
             traffic = {kind: size for kind, size in zip(_TRAFFIC, moved, strict=True) if size}
             actions += (_memory_actions(known[content], sum(moved), int(memory.activates[place])),)
         if descriptor.kept < descriptor.query_key.keys:
-            actions += (_selection_actions(decided, int(chosen.cycles.sum()), config),)
+            actions += (selection_actions(decided, int(chosen.cycles.sum()), config),)
         units = _unit_cycles(descriptor, decided, int(times.cycles[place]), times.unit_cycles[place].tolist())
         costs.append(Cost(int(times.cycles[place]), units, traffic, actions))
     return costs
@@ -242,7 +270,7 @@ def attention_costs(
 NO_SELECTION = Selections(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
-def _value_selections(
+def value_selections(
     work: list[AttentionWork], decisions: list[Decisions], config: AcceleratorConfig, generator: np.random.Generator
 ) -> list[Selections]:
     """Local value selection of every descriptor; without rows where all values are kept."""
@@ -302,7 +330,7 @@ def _unit_cycles(
     return units
 
 
-def _actions(
+def attention_actions(
     work: AttentionWork, decided: Decisions, config: AcceleratorConfig, traffic: dict[Traffic, int]
 ) -> dict[tuple[Component, Action], int]:
     """Energy events of one descriptor; a discarded first pass costs scores and exponentials again."""
@@ -368,7 +396,7 @@ def _memory_actions(useful: Actions, moved_bytes: int, activates: int) -> dict[t
     }
 
 
-def _selection_actions(
+def selection_actions(
     decided: Decisions, select_cycles_total: int, config: AcceleratorConfig
 ) -> dict[tuple[Component, Action], int]:
     """The local top-k engine: each busy cycle of the selector passes a row of its lanes, the filter passes all again."""

@@ -7,8 +7,9 @@ Preparing costs more than simulating a trace without operands, so a sweep over m
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from topsieve_sim.trace import Op, Trace
 from topsieve_sim.trace.groups import AttentionGroup, SingleOp, units
@@ -68,12 +69,16 @@ class OpTotals:
 
 @dataclass(frozen=True)
 class Program:
-    """A prepared trace: `work` in program order, and `totals` by (layer, kind)."""
+    """A prepared trace: `work` in program order, and `totals` by (layer, kind).
+
+    `decided` remembers what its data decided on recent machines, see `engine.attention.memo_of`; it changes no result.
+    """
 
     trace: Trace
     work: tuple[AttentionWork | SingleOp, ...]
     totals: dict[tuple[int, str], OpTotals]
     dense_attention_flops: int
+    decided: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def tokens(self) -> dict[tuple[int, int], int]:

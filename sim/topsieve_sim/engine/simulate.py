@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from topsieve_sim.arch import AcceleratorConfig, MemoryModel
 from topsieve_sim.engine.assembly import ATTENTION_KIND, Tokens, assembled
-from topsieve_sim.engine.attention import Assumptions, Decisions, Memo, attention_costs, decide
+from topsieve_sim.engine.attention import Assumptions, Decisions, attention_costs, decide, memo_of
 from topsieve_sim.engine.ledger import Cost, Ledger
 from topsieve_sim.engine.program import AttentionWork, Program, prepare
 from topsieve_sim.engine.selection import Selections, drawn_selections, quantised_scores, selections
 from topsieve_sim.engine.singles import HOST_KINDS, LINEAR_KINDS, at_operation, single_cost
+from topsieve_sim.engine.termination import Memo as EndedMemo
+from topsieve_sim.engine.termination import Termination, terminate, terminates, termination_costs, without_selection
 from topsieve_sim.report import Report, Timing
 from topsieve_sim.trace import Op, Trace
 from topsieve_sim.trace.groups import SingleOp
@@ -66,6 +68,35 @@ def _all_cycles(chosen: Selections) -> int:
     return int(chosen.cycles.sum() + chosen.flush[-1])
 
 
+def cascade_selections(
+    batch: Sequence[AttentionWork | SingleOp], trace: Trace, config: AcceleratorConfig, generator: np.random.Generator
+) -> tuple[dict[int, int], bool]:
+    """Selection cycles of each `TopK` of the batch by its index, all repeats and the flush after the last; whether any
+    of their scores were drawn."""
+    formats = config.formats
+    found: dict[int, int] = {}
+    drawn: dict[int, dict[int, TopK]] = {}
+    guessed = False
+    for unit in batch:
+        if not isinstance(unit, SingleOp) or not isinstance(unit.op, TopK) or unit.op.n > config.capacity:
+            continue
+        op = unit.op
+        bits = formats.head_importance_bits if op.scope is TopKScope.HEAD else formats.token_importance_bits
+        scores = trace.operands.get((unit.index, "scores"))
+        if scores is None:
+            guessed |= 0 < op.k < op.n
+            drawn.setdefault(bits, {})[unit.index] = op
+        else:
+            integers = quantised_scores(scores, bits).reshape(-1)
+            sizes, kept = np.full(op.repeats, op.n), np.full(op.repeats, op.k)
+            found[unit.index] = _all_cycles(selections(config, sizes, kept, integers, bits))
+    for bits, ops in drawn.items():
+        lengths = [np.full(op.repeats, op.n) for op in ops.values()]
+        chosen = drawn_selections(config, lengths, [op.k for op in ops.values()], bits, generator)
+        found |= zip(ops, map(_all_cycles, chosen), strict=True)
+    return found, guessed
+
+
 class _Run:
     """The costs of one program on one machine, batch by batch, and what had to be assumed."""
 
@@ -73,8 +104,10 @@ class _Run:
         self.program = program
         self.config = config
         self.generator = generator
-        self.memo: Memo = {}
+        self.memo = memo_of(program, config)
+        self.ended_memo: EndedMemo = {}
         self.assumed = Assumptions()
+        self.even_candidates = False
         self.drawn_cascade = False
         self.on_host: set[str] = set()
         self.on_arrays = False
@@ -82,7 +115,7 @@ class _Run:
 
     def costs(
         self, batch: tuple[AttentionWork | SingleOp, ...]
-    ) -> list[tuple[AttentionWork | SingleOp, Cost, Decisions | None]]:
+    ) -> list[tuple[AttentionWork | SingleOp, Cost, Decisions | Termination | None]]:
         """The batch's descriptors in program order; host work is left out."""
         work = [unit for unit in batch if isinstance(unit, AttentionWork)]
         trace = self.program.trace
@@ -94,7 +127,8 @@ class _Run:
                 strict=True,
             )
         )
-        cascade = self._cascade(batch)
+        cascade, drawn = cascade_selections(batch, trace, self.config, self.generator)
+        self.drawn_cascade |= drawn
         result: list[tuple[AttentionWork | SingleOp, Cost, Decisions | None]] = []
         for unit in batch:
             if isinstance(unit, AttentionWork):
@@ -111,30 +145,6 @@ class _Run:
                     cost = single_cost(unit.op, self.config, cascade.get(unit.index, 0))
                 result.append((unit, cost, None))
         return result
-
-    def _cascade(self, batch: tuple[AttentionWork | SingleOp, ...]) -> dict[int, int]:
-        """Selection cycles of each `TopK` of the batch by its index: all repeats, and the flush after the last."""
-        formats = self.config.formats
-        found: dict[int, int] = {}
-        drawn: dict[int, dict[int, TopK]] = {}
-        for unit in batch:
-            if not isinstance(unit, SingleOp) or not isinstance(unit.op, TopK) or unit.op.n > self.config.capacity:
-                continue
-            op = unit.op
-            bits = formats.head_importance_bits if op.scope is TopKScope.HEAD else formats.token_importance_bits
-            scores = self.program.trace.operands.get((unit.index, "scores"))
-            if scores is None:
-                self.drawn_cascade |= 0 < op.k < op.n
-                drawn.setdefault(bits, {})[unit.index] = op
-            else:
-                integers = quantised_scores(scores, bits).reshape(-1)
-                sizes, kept = np.full(op.repeats, op.n), np.full(op.repeats, op.k)
-                found[unit.index] = _all_cycles(selections(self.config, sizes, kept, integers, bits))
-        for bits, ops in drawn.items():
-            lengths = [np.full(op.repeats, op.n) for op in ops.values()]
-            chosen = drawn_selections(self.config, lengths, [op.k for op in ops.values()], bits, self.generator)
-            found |= zip(ops, map(_all_cycles, chosen), strict=True)
-        return found
 
     def _check_width(self, unit: AttentionWork) -> None:
         op, formats = unit.query_key, self.config.formats
@@ -174,6 +184,8 @@ class _Run:
             notes.append(f"closed forms of stated throughputs, not beat-exact: {names}")
         if self.assumed.drawn_values:
             notes.append("local value selection: scores drawn uniformly at random, the trace holds none")
+        if self.even_candidates:
+            notes.append("early termination: as many candidates as the trace keeps values, spread evenly; it holds no operands")
         if self.drawn_cascade:
             notes.append("token and head selection: scores drawn uniformly at random where the trace holds none")
         if self.assumed.no_second_pass:
