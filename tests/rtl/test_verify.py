@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
+import numpy as np
 import pytest
 
 from rtl.harness import ALL_ENGINES, engine_or_skip
@@ -31,6 +34,30 @@ def test_equal_models_have_no_mismatch(engine):
     assert result.beats > 60
     assert done == [(50, 60), (60, 60)]
     assert str(result).endswith("equal to the bit and to the cycle")
+
+
+def test_a_unit_says_how_it_is_verified_by_default():
+    class Patient(PipelineUnit):
+        default_engine = Engine.PYTHON
+        default_cases = 8
+
+        def compared(self, config, case):
+            return {"jobs": 1, "odd beats": sum(beat % 2 for beat in case.sources["i"].beats)}
+
+    stages, done = [], []
+    result = verify(
+        Patient(),
+        TINY,
+        stage=lambda what: nullcontext(stages.append(what)),
+        progress=lambda now, total: done.append((now, total)),
+    )
+    assert (result.engine, result.cases) == (Engine.PYTHON, 8)
+    assert stages == ["building topsieve_affine_tiny for python"]
+    assert done == [(2, 8), (4, 8), (6, 8), (8, 8)]
+    drawn = [Patient().draw(TINY, np.random.default_rng([0, number])) for number in range(8)]
+    odd = sum(beat % 2 for case in drawn for beat in case.sources["i"].beats)
+    assert result.compared == {"jobs": 8, "odd beats": odd}
+    assert f"8 jobs, {odd} odd beats" in str(result)
 
 
 def test_engines_count_the_same_beats_and_cycles():

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 import pytest
 
 from topsieve.cli import main
-from topsieve_rtl.units import unit_names
+from topsieve.cli.heartbeat import heartbeat
+from topsieve_rtl.cosim import Engine
+from topsieve_rtl.units import find_unit, unit_names
 
 # The whole machine takes as long as all its units; its package and its cases have tests of their own.
 UNITS = [pytest.param(name, marks=pytest.mark.full) if name == "accelerator" else name for name in unit_names()]
 
 
-@pytest.mark.parametrize("command", ["verilog", "verify", "synth"])
+@pytest.mark.parametrize("command", [["verilog"], ["synth"], ["verify", "--list"]])
 def test_without_a_unit_the_units_are_listed(command, capsys):
-    assert main([command]) == 0
+    assert main(command) == 0
     assert tuple(capsys.readouterr().out.split()) == unit_names()
 
 
@@ -64,6 +69,34 @@ def test_verilog_states_the_resources(tmp_path, capsys):
 def test_verify_says_what_was_compared(unit, capfd):
     assert main(["verify", unit, "--engine", "python", "--cases", "2"]) == 0
     assert "2 cases" in capfd.readouterr().out
+
+
+def test_verify_without_a_unit_is_the_whole_machine(capfd):
+    # The second case is one whose memory stalls.
+    assert main(["verify", "--preset", "tiny", "--engine", "python", "--cases", "1", "--first-case", "3"]) == 0
+    line = capfd.readouterr().out
+    assert line.startswith("accelerator (tiny, ")
+    assert "1 cases (seed 0, 3 to 3)" in line
+    for words in (r"[1-9]\d* cycles", r"[1-9]\d* bits of memory", "66 status and performance counters"):
+        assert re.search(words, line), words
+    assert "1 jobs under stalls of the memory: equal to the bit and to the cycle" in line
+
+
+def test_only_the_whole_machine_is_built_with_verilator_by_default():
+    slow = [name for name in unit_names() if find_unit(name).default_engine is Engine.VERILATOR]
+    assert slow == ["accelerator"]
+
+
+def test_long_work_shows_that_it_goes_on(capfd):
+    with heartbeat("building", period_s=0.02):
+        time.sleep(0.1)
+    *beats, last = capfd.readouterr().err.splitlines()
+    assert beats
+    assert all(line.startswith("building: ") for line in beats)
+    assert last.startswith("building: ended after ")
+    with heartbeat("building"):
+        pass
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(("option", "value", "allowed"), [("--engine", "abacus", "cxxrtl"), ("--cases", "0", ">= 1")])

@@ -9,13 +9,14 @@ from amaranth.lib import data, enum, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from topsieve_rtl.accelerator.accelerator import Accelerator, accelerator_members
+from topsieve_rtl.accelerator.stall_source import CHANCE_BITS, SEED_BITS, STALLS, StallSource
 from topsieve_rtl.csr import ACCELERATOR_MAP
 from topsieve_rtl.csr.table import WORD_BITS
 from topsieve_rtl.stream import Fifo
 from topsieve_sim.arch import AcceleratorConfig
 
 ADDRESS_BITS = 32
-# Words of read bursts that a port keeps before it answers them.
+# Bursts that a port keeps before it answers them; as many as the machine may ask for, if that is more.
 _BURSTS = 16
 
 
@@ -32,6 +33,8 @@ class Operation(enum.Enum, shape=3):
     """Answer a register."""
     WAIT = 4
     """Until the interrupt is high."""
+    STALL = 5
+    """From the next cycle on, stalls of all channels of the memory: `data` is the seed, `address` the chance in 256."""
 
 
 class Step(data.StructLayout):
@@ -51,8 +54,9 @@ class _State(enum.Enum, shape=2):
 class AcceleratorOnMemory(wiring.Component):
     """Takes steps one after the other and answers those that read.
 
-    The memory answers as `docs/accelerator.md` says ("Memory port"), without stalls; a write burst is answered
-    `latency_cycles` cycles after the cycle behind its last word.
+    The memory answers as `docs/accelerator.md` says ("Memory port"); a write burst is answered `latency_cycles` cycles
+    after the cycle behind its last word. After a STALL, each of `STALLS` pauses at random: address and write channels by the
+    cycle, a burst's first word or response by the burst, further words by the word.
 
     Parameters
     ----------
@@ -72,6 +76,7 @@ class AcceleratorOnMemory(wiring.Component):
         self._members = accelerator_members(config)
         self.width = config.memory.bytes_per_cycle
         self.words = memory_bytes // self.width
+        self._depth = max(_BURSTS, config.memory.axi.outstanding)
         step = Step(8 * self.width)
         super().__init__({"i": In(stream.Signature(step)), "o": Out(stream.Signature(step["data"].shape))})
 
@@ -82,6 +87,18 @@ class AcceleratorOnMemory(wiring.Component):
         m.submodules.memory = words = memory.Memory(shape=8 * self.width, depth=self.words, init=[])
         self._clock = Signal(32)
         m.d.sync += self._clock.eq(self._clock + 1)
+        load, seed, chance = Signal(), Signal(SEED_BITS), Signal(CHANCE_BITS)
+        step = self.i.payload
+        m.d.comb += [
+            load.eq(self.i.valid & self.i.ready & (step.operation == Operation.STALL)),
+            seed.eq(step.data),
+            chance.eq(step.address),
+        ]
+        self._stalls = {name: StallSource(place, load, seed, chance) for place, name in enumerate(STALLS)}
+        for name, source in self._stalls.items():
+            m.submodules[f"{name}_stalls"] = source
+            if name.endswith("ready"):
+                m.d.comb += source.advance.eq(1)
         for name in ("kv", "q"):
             self._read_port(m, name, wires, words.read_port(domain="comb"), low)
         self._write_port(m, wires, words.write_port(granularity=8), low)
@@ -106,42 +123,51 @@ class AcceleratorOnMemory(wiring.Component):
             return getattr(wires, f"m_axi_{name}_{suffix}")
 
         burst = data.StructLayout({"word": ADDRESS_BITS, "left": 8, "due": 32})
-        m.submodules[f"{name}_bursts"] = bursts = Fifo(burst, _BURSTS)
+        m.submodules[f"{name}_bursts"] = bursts = Fifo(burst, self._depth)
         place, head = Signal(8, name=f"{name}_place"), bursts.o.payload
         last, crosses = place == head.left, wire("rvalid") & wire("rready")
+        pause = Signal.like(self._stalls[f"{name}_gap"].cycles, name=f"{name}_pause")
+        ready, delay, gap = (self._stalls[f"{name}_{what}"] for what in ("ready", "delay", "gap"))
         m.d.comb += [
-            wire("arready").eq(bursts.i.ready),
-            bursts.i.valid.eq(wire("arvalid")),
+            wire("arready").eq(bursts.i.ready & (ready.cycles == 0)),
+            bursts.i.valid.eq(wire("arvalid") & (ready.cycles == 0)),
+            delay.advance.eq(wire("arvalid") & wire("arready")),
+            gap.advance.eq(crosses),
             bursts.i.payload.word.eq(wire("araddr") >> low),
             bursts.i.payload.left.eq(wire("arlen")),
-            bursts.i.payload.due.eq(self._clock + 1 + self.config.memory.latency_cycles),
+            bursts.i.payload.due.eq(self._clock + 1 + self.config.memory.latency_cycles + delay.cycles),
             port.addr.eq(head.word + place),
             # The clock wraps after 2^32 cycles, as due times do.
-            wire("rvalid").eq(bursts.o.valid & ~(self._clock - head.due)[31]),
+            wire("rvalid").eq(bursts.o.valid & ~(self._clock - head.due)[31] & (pause == 0)),
             wire("rdata").eq(port.data),
             wire("rlast").eq(last),
             bursts.o.ready.eq(crosses & last),
         ]
         with m.If(crosses):
-            m.d.sync += place.eq(Mux(last, 0, place + 1))
+            m.d.sync += [place.eq(Mux(last, 0, place + 1)), pause.eq(gap.cycles)]
+        with m.Elif(pause != 0):
+            m.d.sync += pause.eq(pause - 1)
 
     def _write_port(self, m: Module, wires: Any, port: Any, low: int) -> None:
-        m.submodules.responses = responses = Fifo(32, _BURSTS)
-        busy, word = Signal(), Signal(ADDRESS_BITS)
+        m.submodules.responses = responses = Fifo(32, self._depth)
+        busy, word, taken = Signal(), Signal(ADDRESS_BITS), Signal()
+        delay = self._stalls["b_delay"]
         m.d.comb += [
-            wires.m_axi_w_awready.eq(~busy & responses.i.ready),
-            wires.m_axi_w_wready.eq(busy),
-            port.en.eq(Mux(busy & wires.m_axi_w_wvalid, wires.m_axi_w_wstrb, 0)),
+            wires.m_axi_w_awready.eq(~busy & responses.i.ready & (self._stalls["aw_ready"].cycles == 0)),
+            wires.m_axi_w_wready.eq(busy & (self._stalls["w_ready"].cycles == 0)),
+            taken.eq(wires.m_axi_w_wvalid & wires.m_axi_w_wready),
+            port.en.eq(Mux(taken, wires.m_axi_w_wstrb, 0)),
             port.addr.eq(word),
             port.data.eq(wires.m_axi_w_wdata),
-            responses.i.valid.eq(busy & wires.m_axi_w_wvalid & wires.m_axi_w_wlast),
-            responses.i.payload.eq(self._clock + 1 + self.config.memory.latency_cycles),
+            responses.i.valid.eq(taken & wires.m_axi_w_wlast),
+            responses.i.payload.eq(self._clock + 1 + self.config.memory.latency_cycles + delay.cycles),
+            delay.advance.eq(responses.i.valid),
             wires.m_axi_w_bvalid.eq(responses.o.valid & ~(self._clock - responses.o.payload)[31]),
             responses.o.ready.eq(wires.m_axi_w_bvalid & wires.m_axi_w_bready),
         ]
         with m.If(wires.m_axi_w_awvalid & wires.m_axi_w_awready):
             m.d.sync += [busy.eq(1), word.eq(wires.m_axi_w_awaddr >> low)]
-        with m.Elif(busy & wires.m_axi_w_wvalid):
+        with m.Elif(taken):
             m.d.sync += [busy.eq(~wires.m_axi_w_wlast), word.eq(word + 1)]
 
     def _steps(self, m: Module, wires: Any, writer: Any, reader: Any, low: int) -> None:

@@ -8,7 +8,7 @@ from topsieve_rtl.cosim.cases import Case, Channel, RunLog, Sink, Source
 from topsieve_rtl.cosim.codec import only_valid_lanes
 from topsieve_rtl.cosim.design import Design
 from topsieve_rtl.cosim.divergence import Divergence, Event, first_divergence
-from topsieve_rtl.cosim.engines import Engine, require_engine, run
+from topsieve_rtl.cosim.engines import Engine, prepare, require_engine, run
 
 __all__ = [
     "Case",
@@ -22,6 +22,7 @@ __all__ = [
     "Source",
     "first_divergence",
     "only_valid_lanes",
+    "prepare",
     "require_engine",
     "run",
 ]

@@ -33,20 +33,42 @@ def run_icarus(design: Design, cases: Sequence[RawCase]) -> list[RawLog]:
         no iverilog or no cocotb.
     """
     library_folder, libraries = _cocotb()
-    compiler, simulator = executable("iverilog"), executable("vvp")
+    folder = build_icarus(design)
+    command = [executable("vvp"), "-M", str(library_folder), "-m", libraries["icarus"]]
+    return _play(design, cases, [*command, str(folder / "design.vvp"), "-none"])
+
+
+def build_icarus(design: Design) -> Path:
+    """Folder of the compiled design, compiled if it is not there.
+
+    Raises
+    ------
+    MissingToolError
+        no iverilog.
+    """
+    compiler = executable("iverilog")
 
     def build(folder: Path) -> None:
         (folder / "design.v").write_text(f"`timescale {_TIMESCALE}\n{design.verilog}")
         run_tool([compiler, *_ICARUS_OPTIONS, "-s", design.name, "-o", "design.vvp", "design.v"], cwd=folder)
 
-    key = digest(design.rtlil, _TIMESCALE, *_ICARUS_OPTIONS)
-    folder = built_once("icarus", key, build)
-    command = [simulator, "-M", str(library_folder), "-m", libraries["icarus"], str(folder / "design.vvp"), "-none"]
-    return _play(design, cases, command)
+    return built_once("icarus", digest(design.rtlil, _TIMESCALE, *_ICARUS_OPTIONS), build)
 
 
 def run_verilator(design: Design, cases: Sequence[RawCase]) -> list[RawLog]:
     """Run each case from reset in Verilator, from the Python package of that name.
+
+    Raises
+    ------
+    MissingToolError
+        no verilator package, cocotb, perl, make or g++.
+    """
+    command = [str(build_verilator(design) / "simulation")]
+    return _play(design, cases, command, {"COCOTB_TRUST_INERTIAL_WRITES": "1"})
+
+
+def build_verilator(design: Design) -> Path:
+    """Folder of the compiled design, compiled if it is not there.
 
     Raises
     ------
@@ -77,8 +99,7 @@ def run_verilator(design: Design, cases: Sequence[RawCase]) -> list[RawLog]:
         )
 
     key = digest(design.rtlil, _TIMESCALE, _visible_ports(design), *_VERILATOR_OPTIONS, str(root))
-    folder = built_once("verilator", key, build)
-    return _play(design, cases, [str(folder / "simulation")], {"COCOTB_TRUST_INERTIAL_WRITES": "1"})
+    return built_once("verilator", key, build)
 
 
 def _cocotb() -> tuple[Path, dict[str, str]]:

@@ -28,12 +28,19 @@ def run_cxxrtl(design: Design, cases: Sequence[RawCase]) -> list[RawLog]:
     MissingToolError
         no g++.
     """
-    library = ctypes.CDLL(str(_library(design)))
+    library = ctypes.CDLL(str(build_cxxrtl(design)))
     library.topsieve_run.restype = ctypes.c_int64
     return [_run_case(library, design, case) for case in cases]
 
 
-def _library(design: Design) -> Path:
+def build_cxxrtl(design: Design) -> Path:
+    """The design and its bench as a shared object, compiled if it is not there.
+
+    Raises
+    ------
+    MissingToolError
+        no g++.
+    """
     bench = bench_text(design)
     compiler = executable("g++")
 

@@ -48,6 +48,35 @@ def require_engine(engine: Engine) -> None:
         executable(command)
 
 
+def prepare(design: Design, engine: Engine) -> None:
+    """Build what `run` needs, which is kept; without it, `run` builds first.
+
+    Raises
+    ------
+    MissingToolError
+        a tool of the engine is missing.
+    ToolError
+        a tool failed.
+    """
+    require_engine(engine)
+    match engine:
+        case Engine.PYTHON:
+            # Amaranth's simulator has nothing to build.
+            return
+        case Engine.CXXRTL:
+            from topsieve_rtl.cosim.cxxrtl_engine import build_cxxrtl
+
+            build_cxxrtl(design)
+        case Engine.ICARUS:
+            from topsieve_rtl.cosim.cocotb_engine import build_icarus
+
+            build_icarus(design)
+        case Engine.VERILATOR:
+            from topsieve_rtl.cosim.cocotb_engine import build_verilator
+
+            build_verilator(design)
+
+
 def run(design: Design, cases: Sequence[Case], engine: Engine = Engine.PYTHON) -> list[RunLog]:
     """Run every case from reset on `engine`; the logs are the same on each.
 

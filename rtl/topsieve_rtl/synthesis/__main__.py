@@ -26,10 +26,7 @@ SECTIONS = {
     # larger devices, estimates.
     "Top-k engine": (
         Build("topk", "tiny"),
-        *(
-            Build("topk", "ecp5", (f"topk.selector={kind.value}",), (Target.ECP5, Target.XC7, Target.XCUP))
-            for kind in SelectorKind
-        ),
+        *(Build("topk", "ecp5", (f"topk.selector={kind.value}",), (Target.ECP5, Target.XC7)) for kind in SelectorKind),
         *(Build("topk", preset, targets=(Target.XCUP,)) for preset in ("spatten-eighth", "spatten", "topsieve")),
     ),
     "Units": tuple(Build(unit, preset, targets=LARGE, place=False) for unit in UNITS for preset in ("tiny", "ecp5")),

@@ -10,7 +10,7 @@ from typing import ClassVar, TypeVar
 import numpy as np
 from amaranth.lib import wiring
 
-from topsieve_rtl.cosim import Case, Channel, Design
+from topsieve_rtl.cosim import Case, Channel, Design, Engine
 from topsieve_rtl.cosim.design import View
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.errors import InputError
@@ -27,12 +27,15 @@ class Unit(ABC):
     summary : one line for the documents.
     port_notes : meaning of each port.
     latency_note : the latency formula, in Markdown.
+    default_engine, default_cases : what `verify` runs where nothing else is asked for.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     port_notes: ClassVar[Mapping[str, str]]
     latency_note: ClassVar[str]
+    default_engine: ClassVar[Engine] = Engine.CXXRTL
+    default_cases: ClassVar[int] = 200
 
     @abstractmethod
     def component(self, config: AcceleratorConfig) -> wiring.Component:
@@ -51,6 +54,10 @@ class Unit(ABC):
 
     def views(self, config: AcceleratorConfig) -> Mapping[str, View]:
         """Per output stream, what of a beat is compared; everything by default."""
+        return {}
+
+    def compared(self, config: AcceleratorConfig, case: Case) -> Mapping[str, int]:
+        """What the beats of `case` hold, in words and numbers that add up over cases; nothing beside beats by default."""
         return {}
 
     def shipped(self, config: AcceleratorConfig) -> tuple[Design, Design]:

@@ -1,6 +1,7 @@
 """Run random cases of a unit on its RTL and compare every beat with the golden model, to the bit and to the cycle.
 
-Exit code 1 when any case differs.
+Without a unit it is the whole machine: jobs in a memory that stalls at random; what is in memory afterwards, the cycles and
+every performance counter. Exit code 1 when any case differs.
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ from pathlib import Path
 
 from topsieve.cli.unit_arguments import add_unit_arguments
 
-HELP = "a unit's RTL against its golden model and timing, beat by beat"
+MACHINE = "accelerator"
+HELP = "the machine's or a unit's RTL against golden model and timing, beat by beat"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_unit_arguments(parser, default="tiny")
-    parser.add_argument("--engine", default="cxxrtl", help="python, cxxrtl, icarus or verilator (default: cxxrtl)")
-    parser.add_argument("--cases", type=int, default=200, help="how many (default: 200)")
+    add_unit_arguments(parser, default="tiny", without="the whole machine")
+    parser.add_argument("--list", action="store_true", help="list the units")
+    parser.add_argument(
+        "--engine", help="python, cxxrtl, icarus or verilator (default: verilator for the whole machine, else cxxrtl)"
+    )
+    parser.add_argument("--cases", type=int, help="how many (default: 40 for the whole machine, else 200)")
     parser.add_argument("--first-case", type=int, default=0, help="number of the first (default: 0)")
     parser.add_argument("--seed", type=int, default=0, help="cases are drawn from (default: 0)")
     parser.add_argument("--waveform", type=Path, metavar="FILE", help="VCD of the first case that differs")
@@ -27,20 +32,22 @@ def run(arguments: argparse.Namespace) -> int:
     from topsieve_rtl.units import unit_names
     from topsieve_sim.arch.load import load_config
 
-    if arguments.unit is None:
+    if arguments.list:
         print("\n".join(unit_names()))
         return 0
     config = load_config(arguments.accelerator, arguments.set)
+    from topsieve.cli.heartbeat import heartbeat
     from topsieve_rtl.verify import verify
 
     verification = verify(
-        arguments.unit,
+        arguments.unit or MACHINE,
         config,
         cases=arguments.cases,
         engine=arguments.engine,
         seed=arguments.seed,
         first_case=arguments.first_case,
         progress=lambda done, of: print(f"{done} of {of} cases", file=sys.stderr, flush=True),
+        stage=heartbeat,
         waveform=arguments.waveform,
     )
     print(verification)
