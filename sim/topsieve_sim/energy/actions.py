@@ -24,17 +24,20 @@ def memory_bits(config: AcceleratorConfig) -> dict[Component, int]:
 
     Key and value buffers and the softmax's row buffer follow the configuration (doubled with `double_buffer`). A top-k
     engine holds the original stream and the two partitions, `capacity` elements each (SpAtten, section IV-B). The fetcher
-    has, a channel, 64 addresses of 8 bytes and 64 beats of data (SpAtten, section IV-A).
+    has, a channel, 64 addresses of 8 bytes and 64 beats of data (SpAtten, section IV-A). A machine that ends keys early
+    has no top-k engine for values, and a store of first-pass sums beside the softmax.
     """
     formats = config.formats
     copies = 2 if config.double_buffer else 1
     rows = config.capacity * config.max_head_dim
     score_entry = formats.score_bits + formats.exponential_bits
+    ends = config.successor.terminates
+    sums = config.successor.partial_rows * config.capacity * formats.dot_product_bits(config.max_head_dim)
     return {
         Component.KEY_BUFFER: copies * rows * formats.key_bits,
         Component.VALUE_BUFFER: copies * rows * formats.value_bits,
-        Component.SOFTMAX: copies * config.capacity * score_entry,
-        Component.VALUE_TOPK: 3 * config.capacity * formats.probability_bits,
+        Component.SOFTMAX: copies * config.capacity * score_entry + (sums if ends else 0),
+        Component.VALUE_TOPK: 0 if ends else 3 * config.capacity * formats.probability_bits,
         Component.CASCADE_TOPK: 3 * config.capacity * cascade_score_bits(config),
         Component.IMPORTANCE: config.capacity * formats.token_importance_bits,
         Component.FETCHER: config.memory.channels * 64 * (64 + 8 * config.memory.beat_bytes),

@@ -17,7 +17,9 @@ def area_um2(config: AcceleratorConfig) -> dict[Component, float]:
 
     Arrays: a multiplier and an adder a multiplier, a score scaler a lane. Softmax: a lane has a comparator, a
     subtractor, an interpolating exponential, a sum adder and a normalising multiplier; one reciprocal serves all. Top-k:
-    two comparators an element (SpAtten, section IV-B) and, for each of three compactors, log2 levels of registers.
+    two comparators an element (SpAtten, section IV-B) and, for each of three compactors, log2 levels of registers. Early
+    termination: a lane has an interpolating exponential, a sum adder and two comparators more, and one compactor moves the
+    stored sums; the top-k engine of values is not there. Shared buffers: two addresses a head in each.
 
     Raises
     ------
@@ -47,14 +49,30 @@ def area_um2(config: AcceleratorConfig) -> dict[Component, float]:
         return parallelism * 2 * comparator(bits) + 3 * registers(parallelism * levels * bits)
 
     lanes = config.softmax.lanes
+    successor = config.successor
     dot_bits = formats.dot_product_bits(config.max_head_dim)
     interpolation_bits = formats.score_fraction_bits - formats.exponential_table_bits
+    # Begin and end of each head's rows.
+    heads = (
+        2 * registers(successor.buffered_heads * (2 * config.capacity).bit_length())
+        if successor.buffered_heads
+        else 0.0
+    )
+    bound = 0.0
+    if successor.terminates:
+        bound = lanes * (
+            2 * comparator(formats.score_bits)
+            + adder(formats.score_bits)
+            + multiplier(formats.exponential_bits, interpolation_bits)
+            + adder(formats.exponential_bits)
+            + adder(formats.row_sum_bits(config.capacity))
+        ) + registers(lanes * max(lanes - 1, 0).bit_length() * dot_bits)
     logic = {
         Component.DOT_PRODUCT: config.dot_product.multipliers
         * (multiplier(formats.query_bits, formats.key_bits) + adder(dot_bits))
         + lanes * multiplier(dot_bits, SCORE_FACTOR_BITS)
         + registers(config.max_head_dim * formats.query_bits),
-        Component.KEY_BUFFER: 0.0,
+        Component.KEY_BUFFER: heads,
         Component.SOFTMAX: lanes
         * (
             comparator(formats.score_bits)
@@ -64,15 +82,16 @@ def area_um2(config: AcceleratorConfig) -> dict[Component, float]:
             + adder(formats.row_sum_bits(config.capacity))
             + multiplier(formats.exponential_bits, formats.reciprocal_bits)
         )
-        + multiplier(formats.reciprocal_bits, formats.reciprocal_bits),
-        Component.VALUE_TOPK: topk(formats.probability_bits),
+        + multiplier(formats.reciprocal_bits, formats.reciprocal_bits)
+        + bound,
+        Component.VALUE_TOPK: 0.0 if successor.terminates else topk(formats.probability_bits),
         Component.WEIGHTED_SUM: config.weighted_sum.multipliers
         * (
             multiplier(formats.probability_bits, formats.value_bits)
             + adder(formats.output_accumulator_bits(config.capacity))
         )
         + registers(config.max_head_dim * formats.output_accumulator_bits(config.capacity)),
-        Component.VALUE_BUFFER: 0.0,
+        Component.VALUE_BUFFER: heads,
         Component.IMPORTANCE: lanes * adder(formats.token_importance_bits)
         + adder(formats.head_importance_bits)
         + registers(config.importance.heads * formats.head_importance_bits),
@@ -82,6 +101,6 @@ def area_um2(config: AcceleratorConfig) -> dict[Component, float]:
     memories = memory_bits(config)
     return {
         component: table.area_factor(component)
-        * (value + (table.value("sram", "area", memories[component]) if component in memories else 0.0))
+        * (value + (table.value("sram", "area", memories[component]) if memories.get(component) else 0.0))
         for component, value in logic.items()
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -117,19 +117,10 @@ class _Run:
         self, batch: tuple[AttentionWork | SingleOp, ...]
     ) -> list[tuple[AttentionWork | SingleOp, Cost, Decisions | Termination | None]]:
         """The batch's descriptors in program order; host work is left out."""
-        work = [unit for unit in batch if isinstance(unit, AttentionWork)]
-        trace = self.program.trace
-        decisions = [decide(unit, trace, self.config, self.memo, self.assumed) for unit in work]
-        times = iter(
-            zip(
-                attention_costs(work, decisions, self.config, self.generator, self.program.tokens),
-                decisions,
-                strict=True,
-            )
-        )
-        cascade, drawn = cascade_selections(batch, trace, self.config, self.generator)
+        times = self._attention([unit for unit in batch if isinstance(unit, AttentionWork)])
+        cascade, drawn = cascade_selections(batch, self.program.trace, self.config, self.generator)
         self.drawn_cascade |= drawn
-        result: list[tuple[AttentionWork | SingleOp, Cost, Decisions | None]] = []
+        result: list[tuple[AttentionWork | SingleOp, Cost, Decisions | Termination | None]] = []
         for unit in batch:
             if isinstance(unit, AttentionWork):
                 cost, decided = next(times)
@@ -145,6 +136,24 @@ class _Run:
                     cost = single_cost(unit.op, self.config, cascade.get(unit.index, 0))
                 result.append((unit, cost, None))
         return result
+
+    def _attention(self, work: list[AttentionWork]) -> Iterator[tuple[Cost, Decisions | Termination]]:
+        """Cost of each descriptor and what was decided for it."""
+        trace, config = self.program.trace, self.config
+        early = [terminates(unit, trace, config) for unit in work]
+        ended = [unit for unit, ends in zip(work, early, strict=True) if ends]
+        whole = [unit for unit, ends in zip(work, early, strict=True) if not ends]
+        if config.successor.terminates:
+            whole = [without_selection(unit) for unit in whole]
+        decisions = [decide(unit, trace, config, self.memo, self.assumed) for unit in whole]
+        costs = attention_costs(whole, decisions, config, self.generator, self.program.tokens)
+        found = [terminate(unit, trace, config, self.ended_memo) for unit in ended]
+        self.even_candidates |= any((unit.groups[0].start, "query") not in trace.operands for unit in ended)
+        plain: Iterator[tuple[Cost, Decisions | Termination]] = iter(zip(costs, decisions, strict=True))
+        short: Iterator[tuple[Cost, Decisions | Termination]] = iter(
+            zip(termination_costs(ended, found, config), found, strict=True)
+        )
+        return (next(short) if ends else next(plain) for ends in early)
 
     def _check_width(self, unit: AttentionWork) -> None:
         op, formats = unit.query_key, self.config.formats
@@ -185,7 +194,9 @@ class _Run:
         if self.assumed.drawn_values:
             notes.append("local value selection: scores drawn uniformly at random, the trace holds none")
         if self.even_candidates:
-            notes.append("early termination: as many candidates as the trace keeps values, spread evenly; it holds no operands")
+            notes.append(
+                "early termination: as many candidates as the trace keeps values, spread evenly; it holds no operands"
+            )
         if self.drawn_cascade:
             notes.append("token and head selection: scores drawn uniformly at random where the trace holds none")
         if self.assumed.no_second_pass:
