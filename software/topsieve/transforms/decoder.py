@@ -104,11 +104,11 @@ def picks(shape: ModelShape, rows: int) -> tuple[Op, ...]:
     return (output_head(shape, rows, VOCABULARY), ArgmaxRow(layer=OUTSIDE, rows=rows, cols=VOCABULARY))
 
 
-def prompts(count: int, length: int, seed: int) -> list[list[int]]:
-    """`count` windows of `length` bytes of text that byte-gpt was not trained on."""
+def prompts(count: int, length: int, seed: int, *, content: bytes | None = None) -> list[list[int]]:
+    """`count` windows of `length` bytes of `content`, by default of text that byte-gpt was not trained on."""
     draw = random.Random(seed)
-    content = text.reference(held_out=True)
-    return [list(text.window(draw, content, length)) for _ in range(count)]
+    source = text.reference(held_out=True) if content is None else content
+    return [list(text.window(draw, source, length)) for _ in range(count)]
 
 
 def fits(prompt: int, more: int) -> bool:

@@ -18,6 +18,7 @@ from topsieve.transforms.workload import Workload
 
 SOFTENER = 1e-5  # added to the temperature
 PADDED_TO = 128
+HELD_OUT_EVERY = 4  # paragraphs of the corpus: one to compare, the others to train the tokenizer on
 CONTINUES = "##"  # WordPiece's mark of a piece inside a word
 
 
@@ -59,14 +60,15 @@ class TokenAdapt(Transform):
     ----------
     merges : of the new encoding. words : that a token may span.
     temperature, neighbours, threshold : of the weights. local_share : of the pieces, the rest is of the neighbours.
-    paragraphs : of the Python reference, to compare embeddings of. sequences : of them that are traced.
+    paragraphs : of the Python reference, to compare embeddings of; three times as many others train the tokenizer.
+    sequences : of them that are traced.
     seed : of the rows that nothing is known about.
     """
 
     name: ClassVar[str] = "tokenadapt"
     attention: ClassVar[str] = "another number of tokens for the same text"
 
-    merges: int = 700
+    merges: int = 1500
     words: int = 3
     temperature: float = 0.3
     neighbours: int = 3
@@ -85,9 +87,11 @@ class TokenAdapt(Transform):
 
     def run(self) -> Outcome:
         tokenizer = minilm().tokenizer
-        texts = [_lowered(paragraph) for paragraph in python_reference(self.paragraphs).paragraphs]
+        corpus = [_lowered(paragraph) for paragraph in python_reference(HELD_OUT_EVERY * self.paragraphs).paragraphs]
+        texts = corpus[::HELD_OUT_EVERY]
+        others = "\n".join(text for index, text in enumerate(corpus) if index % HELD_OUT_EVERY)
+        encoding = trained(others, self.merges, chunks=chunks(self.words), alphabet=sorted(set("".join(corpus))))
         old = [tokenizer(text)["input_ids"] for text in texts]
-        encoding = trained("\n".join(texts), self.merges, chunks=chunks(self.words))
         candidates = sorted({token for row in old for token in row})
         table, copied = self.transplanted(encoding, candidates)
         first, last = len(encoding.vocabulary), len(encoding.vocabulary) + 1

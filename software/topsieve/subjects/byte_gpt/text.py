@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -106,11 +107,16 @@ def recall_question(draw: random.Random, content: bytes, length: int, notes: int
     keys = draw.sample(KEYS, notes)
     written = [NOTE + bytes((key, draw.choice(VALUES))) for key in keys]
     body = window(draw, content, length - 2 - 3 * notes)
-    places = sorted(draw.randrange(len(body) + 1) for _ in range(notes))
+    noted = with_notes(draw, body, written)
+    asked = draw.randrange(notes)
+    return Recall(noted + QUESTION + bytes((keys[asked],)), written[asked][2])
+
+
+def with_notes(draw: random.Random, body: bytes, notes: Sequence[bytes]) -> bytes:
+    """`body` with `notes` at random places, in their order."""
+    places = sorted(draw.randrange(len(body) + 1) for _ in notes)
     parts, start = [], 0
-    for place, note in zip(places, written, strict=True):
+    for place, note in zip(places, notes, strict=True):
         parts += [body[start:place], note]
         start = place
-    asked = draw.randrange(notes)
-    context = b"".join([*parts, body[start:]]) + QUESTION + bytes((keys[asked],))
-    return Recall(context, written[asked][2])
+    return b"".join([*parts, body[start:]])
