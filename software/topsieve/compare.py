@@ -11,12 +11,12 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topsieve.methods import build, describe, method_names
-from topsieve.results import json_text, made_folder, versions, write_text
+from topsieve.results import code_digest, json_text, made_folder, versions, write_text
 from topsieve.subjects.registry import open_subject
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.errors import InputError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from topsieve.reduction.roles import Method
     from topsieve.subjects.subject import Inputs, Subject
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 RESULT_FILE = "result.json"
 REPORT_FILE = "report.json"
 TIMELINE_FILE = "timeline.perfetto-trace"
@@ -36,6 +36,10 @@ TRACE_FILE = "trace.npz"
 TIMES_FILE = "times.json"
 # In a method's result file: what it depends on, code included.
 DIGEST_KEY = "inputs_digest"
+# In a method's result file, alone with its name: why it does not run on the model.
+REFUSED_KEY = "refused"
+# In a list of methods: every method there is.
+ALL = "all"
 
 Progress = Callable[[str], None]
 
@@ -47,7 +51,8 @@ class Question:
     Parameters
     ----------
     model : name of a subject (see `topsieve.subjects`) or folder of a model.
-    methods : texts of methods, see `topsieve.methods.build`.
+    methods : texts of methods, see `topsieve.methods.build`; `ALL` stands for every method that is not named itself.
+        With it, methods that do not run on the model are no error: their reasons are part of the outcome.
     keep : share of tokens to keep, in (0, 1], for every method that takes one and does not say itself.
     config : the accelerator.
     inputs : what the model is fed with.
@@ -63,6 +68,7 @@ class Question:
     keep: float
     config: AcceleratorConfig
     inputs: Inputs
+    every: bool = field(init=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.keep <= 1:
@@ -71,6 +77,8 @@ class Question:
             raise InputError("wrong value", source="--sequences", value=self.inputs.sequences, allowed="at least 1")
         if self.inputs.seed < 0:
             raise InputError("wrong value", source="--seed", value=self.inputs.seed, allowed="at least 0")
+        object.__setattr__(self, "every", ALL in self.methods)
+        object.__setattr__(self, "methods", _expanded(self.methods))
         if not self.methods:
             raise InputError("no method given", source="--methods", allowed=", ".join(method_names()))
         for method in self.methods:
@@ -104,18 +112,21 @@ class Outcome:
     Parameters
     ----------
     facts : what the results depend on, see `Question.facts`.
-    results : one a method, in the order asked for; the content of its `result.json`.
+    results : one a method that ran, in the order asked for; the content of its `result.json`.
+    refused : method to the reason why it does not run on the model; empty unless all methods were asked for.
     reused : methods whose results a former run had left.
     """
 
     facts: Mapping[str, Any]
     results: tuple[Mapping[str, Any], ...]
+    refused: Mapping[str, str]
     reused: tuple[str, ...]
 
     def to_json(self) -> str:
         """JSON text, equal to the byte for equal questions. Times are not part of it."""
         results = [{key: value for key, value in result.items() if key != DIGEST_KEY} for result in self.results]
-        return json_text({"format": FORMAT_VERSION, "inputs": self.facts, "results": results})
+        content = {"format": FORMAT_VERSION, "inputs": self.facts, "results": results, REFUSED_KEY: self.refused}
+        return json_text(content)
 
 
 def split_methods(text: str) -> tuple[str, ...]:
@@ -130,6 +141,15 @@ def split_methods(text: str) -> tuple[str, ...]:
         else:
             methods.append(part)
     return tuple(methods)
+
+
+def _expanded(methods: tuple[str, ...]) -> tuple[str, ...]:
+    """`methods` with `ALL` replaced, in its place, by the methods that are not named beside it."""
+    if ALL not in methods:
+        return methods
+    place = methods.index(ALL)
+    others = methods[:place] + methods[place + 1 :]
+    return (*methods[:place], *(name for name in method_names() if name not in others), *methods[place + 1 :])
 
 
 def method_folder(out: Path, method: str) -> Path:
@@ -162,7 +182,8 @@ def compare(
         facts = question.facts(subject)
         digest = _digest(json_text([FORMAT_VERSION, facts, _code_digest()]).encode())
         found = {
-            method: _finished(method_folder(folder, method), method, digest, traces) for method in question.methods
+            method: _finished(method_folder(folder, method), method, digest, question.every, traces)
+            for method in question.methods
         }
         reused = tuple(method for method in question.methods if found[method])
         results: list[Mapping[str, Any]] = []
@@ -174,7 +195,11 @@ def compare(
             if former:
                 progress(f"{place}: kept from an earlier run")
             done = number
-        return Outcome(facts, tuple(results), reused)
+        ran = tuple(result for result in results if REFUSED_KEY not in result)
+        refused = {result["method"]: result[REFUSED_KEY] for result in results if REFUSED_KEY in result}
+        if not ran:
+            raise InputError(f"no method runs here; {question.methods[0]}: {refused[question.methods[0]]}")
+        return Outcome(facts, ran, refused, reused)
     except KeyboardInterrupt:
         kept = f"{done} of {len(question.methods)} methods are done and kept in {folder}"
         raise KeyboardInterrupt(f"{kept}; the same command goes on from there") from None
@@ -198,12 +223,17 @@ class _Runner:
     def run(self, method: str, place: str) -> Mapping[str, Any]:
         bench = self._set_up()
         self._progress(place)
-        start = time.perf_counter()
-        measured = bench.measure(self._built[method])
-        wall_seconds = time.perf_counter() - start
         target = made_folder(method_folder(self._folder, method))
         # The result vouches for the files beside it, so the old one goes first and the new one comes last.
         (target / RESULT_FILE).unlink(missing_ok=True)
+        start = time.perf_counter()
+        try:
+            measured = bench.measure(self._built[method])
+        except InputError as error:
+            if not self._question.every:
+                raise
+            return self._finish(target, {"method": method, REFUSED_KEY: str(error)})
+        wall_seconds = time.perf_counter() - start
         measured.report.write_json(target / REPORT_FILE)
         write_perfetto(measured.report, target / TIMELINE_FILE)
         if self._traces:
@@ -211,10 +241,13 @@ class _Runner:
         timing = measured.report.timing
         simulated = timing.wall_seconds if timing else 0.0
         write_text(target / TIMES_FILE, json_text({"wall_seconds": wall_seconds, "simulation_wall_seconds": simulated}))
-        result = {"method": method, DIGEST_KEY: self._digest, **measured.summary}
-        write_text(target / RESULT_FILE, json_text(result))
+        return self._finish(target, {"method": method, **measured.summary})
+
+    def _finish(self, target: Path, result: Mapping[str, Any]) -> Mapping[str, Any]:
+        text = json_text({**result, DIGEST_KEY: self._digest})
+        write_text(target / RESULT_FILE, text)
         # As the file will give it back: what JSON does not tell apart (tuples, lists) must not differ between runs.
-        return _loaded(json_text(result))
+        return _loaded(text)
 
     def _set_up(self) -> Bench:
         if self._bench is None:
@@ -240,31 +273,24 @@ def _loaded(text: str) -> Mapping[str, Any]:
     return loaded
 
 
-def _finished(folder: Path, method: str, digest: str, traces: bool) -> Mapping[str, Any] | None:
-    """The result that an earlier run with the same inputs left, if it did."""
-    if traces and not (folder / TRACE_FILE).exists():
-        return None
+def _finished(folder: Path, method: str, digest: str, every: bool, traces: bool) -> Mapping[str, Any] | None:
+    """The result that an earlier run with the same inputs left, if it did; a refusal counts where `every` method is asked."""
     try:
         result = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if not isinstance(result, dict) or result.get(DIGEST_KEY) != digest or result.get("method") != method:
         return None
-    return result
+    if REFUSED_KEY in result:
+        return result if every else None
+    return result if (folder / TRACE_FILE).exists() or not traces else None
 
 
 def _code_digest() -> str:
-    """Of every source file a result can depend on, so that results of changed code are not taken for current ones."""
     import topsieve
     import topsieve_sim
 
-    content = hashlib.sha256()
-    for package in (topsieve, topsieve_sim):
-        root = Path(package.__path__[0])
-        for path in sorted(root.rglob("*")):
-            if path.suffix in {".py", ".yaml", ".safetensors"}:
-                content.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return content.hexdigest()[:16]
+    return code_digest(topsieve, topsieve_sim)
 
 
 def _digest(content: bytes) -> str:

@@ -24,6 +24,10 @@ SUMMARY_COLUMNS = (
     "power_w",
     "query_rows",
     "lsb_rows",
+    "selection_cycles",
+    "selection_overlapped_cycles",
+    "selection_dram_bytes",
+    "selection_energy_pj",
 )
 
 
@@ -97,7 +101,8 @@ def write_plots(outcome: Outcome, folder: Path) -> bool:
 
 
 def _summary_row(result: Mapping[str, Any], columns: Sequence[str]) -> Sequence[object]:
-    known = {**result["fidelity"], **result, **result["hardware"]}
+    selection = {f"selection_{name}": value for name, value in result["hardware"]["selection"].items()}
+    known = {**result["fidelity"], **result, **result["hardware"], **selection}
     return [known[column] for column in columns]
 
 

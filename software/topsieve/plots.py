@@ -62,7 +62,8 @@ def plot_fidelity_against_cycles(
     """
     figure, (axes,) = new_figure(6.4, 4.2)
     for index, name in enumerate(cycles):
-        marker, colour = MARKERS[index % len(MARKERS)], PALETTE[index % len(PALETTE)]
+        # Each round of colours shifts the markers by one, so that no two of 64 methods look alike.
+        marker, colour = MARKERS[(index + index // len(PALETTE)) % len(MARKERS)], PALETTE[index % len(PALETTE)]
         axes.plot(cycles[name], fidelity[name], marker, color=colour, markersize=8, label=name, linestyle="none")
     axes.margins(0.1)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -12,9 +13,13 @@ import yaml
 
 from system.command_line import topsieve
 from topsieve.cli import main
-from topsieve.compare import method_folder, split_methods
+from topsieve.cli.commands.compare import print_tables
+from topsieve.compare import Question, compare, method_folder, split_methods
 from topsieve.corpus import read_corpus
+from topsieve.methods import method_names
+from topsieve.subjects.subject import Inputs
 from topsieve_sim.arch import load_config
+from topsieve_sim.errors import InputError
 from topsieve_sim.report import load_report
 
 METHODS = "dense,random,spatten:value_keep=0.5,quantisation=8+4,tome,evit:fuse_token=false"
@@ -173,6 +178,40 @@ def test_a_rerun_takes_what_is_there_and_other_inputs_do_not(tiny_model, text_fi
     for more in (["--seed", "1"], ["--set", "memory.latency_cycles=9"], ["--keep", "0.4"], ["--sequences", "2"]):
         assert main(arguments(tiny_model, text_file, out, "--methods", "dense", "--json", *more)) == 0
         assert "kept from an earlier run" not in capfd.readouterr().err
+
+
+def test_all_methods_run_or_say_why_not(tiny_model, text_file, tmp_path, capsys):
+    """On an encoder the methods of the cache are refused, each with its reason; a repeated run finds both kinds."""
+    from topsieve.cache.roles import CacheOnly
+    from topsieve.methods.registry import method_class
+
+    methods = ("random", "all", "evit:fuse_token=false")
+    question = Question(
+        str(tiny_model), methods, 0.5, load_config("tiny", ["capacity=64"]), Inputs(read_corpus(text_file), sequences=1)
+    )
+    outcome = compare(question, tmp_path)
+    ran = [result["method"] for result in outcome.results]
+    assert ran[0] == "random"
+    assert ran[-1] == "evit:fuse_token=false"
+    assert sorted([*ran[:-1], *outcome.refused]) == sorted(method_names())
+    for name in method_names():
+        if issubclass(method_class(name), CacheOnly):
+            assert f"{name} acts on the cache of decoders" in outcome.refused[name]
+    assert all(reason and "\n" not in reason for reason in outcome.refused.values())
+    for result in outcome.results:
+        hardware = result["hardware"]
+        assert 0 <= hardware["selection"]["cycles"] < hardware["cycles"]
+        assert 0 <= hardware["selection"]["energy_pj"] < hardware["energy_pj"]
+    costs = {result["method"]: result["hardware"]["selection"] for result in outcome.results}
+    assert costs["dense"] == {"cycles": 0, "overlapped_cycles": 0, "dram_bytes": 0, "energy_pj": 0.0}
+    assert costs["tome"]["cycles"] > costs["spatten"]["cycles"] > 0
+    again = compare(question, tmp_path)
+    assert set(again.reused) == {*ran, *outcome.refused}
+    assert again.to_json() == outcome.to_json()
+    print_tables(again)
+    assert "h2o acts on the cache of decoders" in capsys.readouterr().out
+    with pytest.raises(InputError, match="h2o acts on the cache"):
+        compare(dataclasses.replace(question, methods=("h2o",)), tmp_path)
 
 
 def test_a_damaged_result_is_measured_again(tiny_model, text_file, tmp_path, capfd):

@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--methods",
         required=True,
         metavar="LIST",
-        help="comma-separated, each NAME or NAME:PARAMETER=VALUE,PARAMETER=VALUE (see: topsieve methods)",
+        help="comma-separated, each NAME or NAME:PARAMETER=VALUE,PARAMETER=VALUE (see: topsieve methods); "
+        "all: every method, those that do not run on the model are listed with the reason",
     )
     parser.add_argument("--keep", type=float, default=0.5, help="share of tokens to keep, in (0, 1] (default: 0.5)")
     parser.add_argument("--accelerator", default="spatten", help="a preset's name or a YAML file (default: spatten)")
@@ -81,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(outcome.to_json(), end="")
     else:
-        _print_tables(outcome)
+        print_tables(outcome)
         print(f"\nwritten to {out}: comparison.json, CSV tables, plots, and a folder for each method")
     return 0
 
@@ -90,7 +91,8 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _print_tables(outcome: Outcome) -> None:
+def print_tables(outcome: Outcome) -> None:
+    """Print what `topsieve compare` shows."""
     from topsieve.cli.show import count, main_stall, percent, print_table, quantity
 
     facts, results = outcome.facts, outcome.results
@@ -101,6 +103,9 @@ def _print_tables(outcome: Outcome) -> None:
         [
             ("method", "left"),
             *((name, "right") for name in ("cycles", "speed-up", "latency us", "DRAM", "operations", "energy")),
+            ("selecting: cycles", "right"),
+            ("energy", "right"),
+            ("tokens left", "right"),
             *((metric["title"], "right") for metric in results[0]["metrics"]),
         ],
         [
@@ -112,6 +117,8 @@ def _print_tables(outcome: Outcome) -> None:
                 quantity(result["hardware"]["dram_bytes"], "B"),
                 quantity(result["hardware"]["flops"], "FLOP"),
                 quantity(result["hardware"]["energy_pj"] * 1e-12, "J"),
+                *_selection(result["hardware"], percent),
+                f"{result['tokens']['attention'][-1] / sequences:.1f}",
                 *(f"{result['fidelity'][metric['name']]:.3f}" for metric in result["metrics"]),
             ]
             for result in results
@@ -134,11 +141,23 @@ def _print_tables(outcome: Outcome) -> None:
     )
     for note in results[0]["notes"]:
         print(f"note: {note}")
+    if outcome.refused:
+        print_table(
+            f"\nnot run on {facts['model']}",
+            [("method", "left"), ("reason", "left")],
+            [[method, reason] for method, reason in outcome.refused.items()],
+        )
 
 
 def _speed_up(outcome: Outcome, result: Mapping[str, Any]) -> str:
     dense = next((other for other in outcome.results if other["method"] == "dense"), None)
     return f"{dense['hardware']['cycles'] / result['hardware']['cycles']:.2f} x" if dense else ""
+
+
+def _selection(hardware: Mapping[str, Any], percent: Any) -> list[str]:
+    """What scoring, choosing and merging take of all cycles and of all energy."""
+    selection = hardware["selection"]
+    return [percent(selection[part] / hardware[part]) for part in ("cycles", "energy_pj")]
 
 
 def _utilisation(result: Mapping[str, Any], units: tuple[str, ...], percent: Any, main_stall: Any) -> list[str]:
