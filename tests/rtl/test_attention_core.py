@@ -11,9 +11,10 @@ from rtl.harness.core_cases import CoreCase, Image, draw_core_case, draw_core_ma
 from topsieve_rtl.attention.core import AttentionCore
 from topsieve_rtl.formal import combinational_paths
 from topsieve_sim.arch import AcceleratorConfig, load_config
-from topsieve_sim.golden.attention import AttentionResult
+from topsieve_sim.golden.attention import AttentionOperands, AttentionResult
+from topsieve_sim.golden.numbers import ScoreFactor
 from topsieve_sim.timing import attention_kernel as kernel
-from topsieve_sim.timing.accounting import DONE, INPUT, MEMORY, UNITS
+from topsieve_sim.timing.accounting import BUSY, DONE, DOT_PRODUCT, INPUT, MEMORY, UNITS, WEIGHTED_SUM
 from topsieve_sim.timing.attention import group_ports, run_group
 
 TINY = load_config("tiny")
@@ -132,6 +133,34 @@ def test_every_mode_on_one_machine():
         cases.append(case)
     logs = play(TINY, cases, [Stalls.drawn(seed) if seed % 2 else Stalls() for seed in range(len(cases))])
     assert len(logs) == len(MODES)
+
+
+def test_the_counters_show_busy_arrays_on_full_rows():
+    """Two heads of full rows on ports that never stall and bring a row a cycle: both arrays work in 19 cycles of 20 or more."""
+    memory = TINY.memory.model_dump() | {"beat_bytes": 16, "latency_cycles": 1}
+    array = {"multipliers": TINY.max_head_dim, "lane_split": TINY.max_head_dim}
+    fields = {"name": "wide", "memory": memory, "dot_product": array, "weighted_sum": array}
+    config = AcceleratorConfig.model_validate(TINY.model_dump() | fields)
+    generator = np.random.default_rng(7)
+    formats, keys, heads = config.formats, config.capacity, 2
+
+    def signed(bits: int, rows: int) -> np.ndarray:
+        return generator.integers(-(1 << (bits - 1)), 1 << (bits - 1), (heads, rows, config.max_head_dim))
+
+    operands = AttentionOperands(
+        signed(formats.query_bits, keys),
+        signed(formats.key_bits, keys),
+        signed(formats.value_bits, keys),
+        ScoreFactor(np.full(heads, 40_000), np.full(heads, 20)),
+        None,
+        np.ones(heads),
+    )
+    case = CoreCase(operands=operands, tokens=list(range(keys)), queries=keys, progressive=True)
+    (log,) = play(config, [case], [Stalls()])
+    busy = log.activity[[DOT_PRODUCT, WEIGHTED_SUM], BUSY]
+    products = heads * keys * keys * config.max_head_dim
+    assert busy.tolist() == [products // config.dot_product.multipliers, products // config.weighted_sum.multipliers]
+    assert busy.min() >= 0.95 * log.cycles
 
 
 def test_the_rtl_of_another_machine_is_caught():
