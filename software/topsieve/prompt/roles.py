@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from topsieve.reduction.reduction import Reduction
-from topsieve.reduction.roles import AttentionPolicy, BitPlan, ModelShape, Stage
+from topsieve.reduction.roles import AttentionPolicy, BitPlan, Method, ModelShape, Stage
 from topsieve_sim.trace import Trace
 
 # Tokens that the model which reads the prompt makes of a text.
@@ -70,11 +70,8 @@ class Compressed:
 
 
 @runtime_checkable
-class PromptMethod(Protocol):
+class PromptMethod(Method, Protocol):
     """A method that shortens prompts: a frozen dataclass."""
-
-    @property
-    def name(self) -> str: ...
 
     def scorer(self) -> Any:
         """The scorer that is used where none is given, from what this machine has; loads models."""
