@@ -75,11 +75,12 @@ class SteppedTermination:
         banks = shape.operand_banks
         self.requests: deque[tuple[str, int, int]] = deque(("key", head, 0) for head in range(min(banks, shape.heads)))
         for head in range(shape.heads):
-            for plane in ("value", "lsb") if self.whole[head] else ("value",):
-                self.requests.extend((plane, head, tile) for tile, count in enumerate(self.wanted[head]) if count)
+            *early, last = (("value", head, tile) for tile in range(len(self.tile_beats)))
+            program = [*early, *([("lsb", head, 0)] if self.whole[head] else []), last]
+            self.requests.extend(part for part in program if part[0] == "lsb" or self.wanted[head][part[2]])
             if head + banks < shape.heads:
                 self.requests.append(("key", head + banks, 0))
-        self.with_values: set[int] = set()
+        self.with_operands: set[int] = set()
         self.read_rows = [0] * shape.heads
 
         self.total_cycles = 0
@@ -133,8 +134,8 @@ class SteppedTermination:
         if request is not None:
             plane, head, _ = self.requests.popleft()
             self.buffers.setdefault((plane, head), []).append(request[1].target)
-            if plane == "value" and head not in self.with_values:
-                self.with_values.add(head)
+            if plane != "key" and head not in self.with_operands:
+                self.with_operands.add(head)
                 self.value_credits -= 1
         self._step_issue(picked, product)
         self._step_bound(score)
@@ -146,11 +147,13 @@ class SteppedTermination:
         return output is not None
 
     def _pick(self) -> tuple[int, bool] | None:
-        """The pass that enters the issue queue: a second one before a first one whose keys have been asked for."""
+        """The pass that enters the issue queue: a second one whose keys are there before a first one whose keys are asked for."""
         if len(self.issue) == self.cycles.issue_rows:
             return None
         if self.again:
-            return self.again[0], True
+            waiting = self.again[0] // self.shape.queries
+            if not self.whole[waiting] or self._lsb_complete(waiting):
+                return self.again[0], True
         head = self.fresh // self.shape.queries
         if self.fresh < self.rows and self.partial_credits > 0 and ("key", head) in self.buffers:
             return self.fresh, False
@@ -167,11 +170,10 @@ class SteppedTermination:
             if before >= 0 and self.keys_read[before] < self.shape.queries:
                 return None
         else:
-            rows = self.wanted[head][tile]
-            if self.decided[head] < (len(self.tile_beats) if plane == "lsb" else tile + 1):
+            needed = len(self.tile_beats) if plane == "lsb" else tile + 1
+            if self.decided[head] < needed or (head not in self.with_operands and self.value_credits == 0):
                 return None
-            if head not in self.with_values and self.value_credits == 0:
-                return None
+            rows = sum(self.wanted[head]) if plane == "lsb" else self.wanted[head][tile]
         return plane, Request(Buffer(), rows, self.row_bits[plane])
 
     def _beats_of(self, row: int, second: bool) -> int:
@@ -188,12 +190,13 @@ class SteppedTermination:
     def _keys_ready(self) -> bool:
         row, second = self.issue[0]
         head = row // self.shape.queries
-        if second:
-            return not self.whole[head] or self._arrived("lsb", head) > self.issue_beat
-        return self._arrived("key", head) > self.issue_beat
+        return second or self._arrived("key", head) > self.issue_beat
 
     def _arrived(self, plane: str, head: int) -> int:
         return sum(buffer.beats_ready for buffer in self.buffers.get((plane, head), []))
+
+    def _lsb_complete(self, head: int) -> bool:
+        return self._arrived("lsb", head) == beats(sum(self.wanted[head]), self.cycles.lanes)
 
     def _values_ready(self, beat: Beat) -> bool:
         return self._arrived("value", beat[0] // self.shape.queries) > beat[2]

@@ -100,8 +100,8 @@ def termination_times(
     probabilities = 0
 
     key_arrival = np.zeros((banks, widest), np.int64)
-    lsb_arrival = np.zeros((banks, widest), np.int64)
     value_arrival = np.zeros((banks, widest), np.int64)
+    row_arrival = np.zeros(keys, np.int64)
     key_picked = np.full(heads, NEVER, np.int64)
     tile_decided = np.zeros(tiles, np.int64)
     again_at = np.full(rows, NEVER, np.int64)
@@ -138,17 +138,12 @@ def termination_times(
         picked_last = pick
 
         # Scores: one beat each interval.
-        needs_lsb = second and whole[head]
         earliest = max(pick + 1, product_free)
         first_product = earliest
         product = earliest
         slot = finals % machine.row_slots
         for i in range(row_beats):
-            data_at = 0
-            if not second:
-                data_at = key_arrival[bank, i] + 1
-            elif needs_lsb:
-                data_at = lsb_arrival[bank, i] + 1
+            data_at = 0 if second else key_arrival[bank, i] + 1
             credit_at = product_ring[products % product_ring.size] + 1
             product = int(max(earliest, max(data_at, credit_at)))
             if i == 0:
@@ -189,22 +184,21 @@ def termination_times(
                 events[line, DECIDED] = tile_decided[tiles - 1]
             if fresh % queries > 0:
                 continue
-            # The head's last row decides: values tile by tile, the rest of the keys at the row's end, then the next head.
-            offered = value_free[bank]
-            for plane in (VALUE, KEY_LSB):
-                if plane == KEY_LSB and not (whole[head] and shape.key_lsb_bits > 0):
-                    continue
-                begin = 0
-                for tile in range(tiles):
-                    wanted = candidates[head, tile]
-                    if wanted == 0:
-                        continue
-                    ready_at = tile_decided[tile] if plane == VALUE else tile_decided[tiles - 1]
-                    arrival = value_arrival[bank] if plane == VALUE else lsb_arrival[bank]
-                    row_bits = value_row_bits if plane == VALUE else lsb_row_bits
+            # The head's last row decides. Values of a tile are asked for when it is decided, the LSB plane when all are, before
+            # the last tile's values: the second pass waits for it. Then the key bank takes the next head.
+            total = candidates[head].sum()
+            begin = 0
+            for tile in range(tiles):
+                if tile == tiles - 1 and whole[head] and shape.key_lsb_bits > 0:
                     request_plane(
-                        port, _PLACES, max(offered, ready_at), lanes, plane, head, head, wanted, head_dim, row_bits,
-                        arrival[begin:], table, size,
+                        port, _PLACES, max(value_free[bank], tile_decided[tile]), 1, KEY_LSB, head, head, total, head_dim,
+                        lsb_row_bits, row_arrival, table, size,
+                    )  # fmt: skip
+                wanted = candidates[head, tile]
+                if wanted > 0:
+                    request_plane(
+                        port, _PLACES, max(value_free[bank], tile_decided[tile]), lanes, VALUE, head, head, wanted, head_dim,
+                        value_row_bits, value_arrival[bank, begin:], table, size,
                     )  # fmt: skip
                     begin += (wanted + lanes - 1) // lanes
             if head + banks < heads:
@@ -220,6 +214,9 @@ def termination_times(
                     compact_cursor = account(table, TOPK, compact_cursor, begin, begin, begin, length)
                     compact_free = begin + length
                 again_at[compacted] = compact_free - 1 + unit.compact
+                if whole[head] and shape.key_lsb_bits > 0:
+                    # A pass that waits for its keys would hold up those behind it.
+                    again_at[compacted] = max(again_at[compacted], row_arrival[total - 1] + 1)
             continue
 
         partial_free[row % slots] = product + 1
