@@ -89,15 +89,21 @@ _UNDECISIVE = (
 _DECIDED_MACHINES = 4
 
 
+def decisive(config: AcceleratorConfig) -> str:
+    """Equal for machines on which the data decides alike."""
+    data = config.model_dump(mode="json", exclude=set(_UNDECISIVE))
+    return repr(data | {"memory": config.memory.model.value})
+
+
 def memo_of(program: Program, config: AcceleratorConfig) -> Memo:
     """What `program` has decided on machines like `config` before; a few such machines are remembered."""
-    data = config.model_dump(mode="json", exclude=set(_UNDECISIVE))
-    name = repr(data | {"memory": config.memory.model})
-    memo = program.decided.pop(name, None)
+    name = decisive(config)
+    memo: Memo | None = program.decided.pop(name, None)
     while memo is None and len(program.decided) >= _DECIDED_MACHINES:
         program.decided.pop(next(iter(program.decided)))
-    program.decided[name] = {} if memo is None else memo
-    return program.decided[name]
+    memo = {} if memo is None else memo
+    program.decided[name] = memo
+    return memo
 
 
 class Assumptions:
@@ -229,6 +235,9 @@ def attention_costs(
     for descriptor, decided, chosen in zip(work, decisions, select, strict=True):
         op = descriptor.query_key
         stored = tokens[op.sequence, op.step] if in_loop else 0
+        if in_loop and config.successor.evict:
+            # Evicted tokens leave their places to newer ones: what is live stands side by side.
+            stored = op.keys
         name = (descriptor.shape, decided.name, chosen.cycles.tobytes(), chosen.flush.tobytes(), stored)
         place = timed.setdefault(name, len(groups))
         if place == len(groups):
