@@ -81,6 +81,14 @@ class Unit(ABC):
 
     def built(self, config: AcceleratorConfig, build: Callable[[], Built]) -> Built:
         """Result of `build`; its refusals as errors of input."""
+        if config.successor.features:
+            raise InputError(
+                f"the hardware cannot do what the machine is asked for; the unit {self.name} is that of the published one",
+                source=config.name,
+                field=f"successor.{config.successor.features[0]}",
+                value=getattr(config.successor, config.successor.features[0]),
+                allowed="the field left out; docs/successor.md",
+            )
         try:
             return build()
         except ValueError as error:
