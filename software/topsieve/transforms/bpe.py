@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from heapq import heapify, heappop, heappush
 from itertools import pairwise
 
 WORDS = r" ?\w+| ?[^\w\s]+|\s"
@@ -98,24 +99,31 @@ def trained(text: str, merges: int, *, chunks: str = WORDS, alphabet: Sequence[s
         for pair in pairwise(symbols):
             pairs[pair] += count
             places[pair].add(number)
+    # Entries of the heap go stale when a count changes; the valid one of a pair carries its present count.
+    heap = [(-count, pair) for pair, count in pairs.items()]
+    heapify(heap)
     found: list[Pair] = []
-    for _ in range(merges):
-        if not pairs:
-            break
-        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+    while heap and len(found) < merges:
+        count, best = heappop(heap)
+        if pairs.get(best) != -count:
+            continue
         found.append(best)
+        changed: set[Pair] = set()
         for number in places.pop(best):
-            symbols, count = words[number]
+            symbols, times = words[number]
             joined = _joined(symbols, best)
+            words[number] = (joined, times)
             for pair in pairwise(symbols):
-                pairs[pair] -= count
-                if pairs[pair] <= 0:
-                    del pairs[pair]
+                pairs[pair] -= times
             for pair in pairwise(joined):
-                pairs[pair] += count
+                pairs[pair] += times
                 places[pair].add(number)
-            words[number] = (joined, count)
-        pairs.pop(best, None)
+            changed.update(pairwise(symbols), pairwise(joined))
+        for pair in changed:
+            if pairs[pair] > 0:
+                heappush(heap, (-pairs[pair], pair))
+            else:
+                del pairs[pair]
     return Bpe(tuple(alphabet or sorted(set(text))), tuple(found))
 
 

@@ -17,9 +17,11 @@ TRANSFORMS = {
     "eqspec": "topsieve.transforms.eqspec:EqSpec",
     "r2r": "topsieve.transforms.r2r:R2R",
     "simpletool": "topsieve.transforms.simpletool:SimpleTool",
+    "dupmae": "topsieve.transforms.dupmae:DupMae",
     "uscd": "topsieve.transforms.uscd:Uscd",
     "byte-probabilities": "topsieve.transforms.byte_probabilities:ByteProbabilities",
     "consistency": "topsieve.transforms.consistency:Consistency",
+    "ner-adapters": "topsieve.transforms.adapters:Adapters",
     "tokenadapt": "topsieve.transforms.tokenadapt:TokenAdapt",
 }
 

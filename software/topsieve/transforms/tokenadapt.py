@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from topsieve.corpus import python_reference
+from topsieve.corpus import MAXIMUM_WORDS, MINIMUM_WORDS
+from topsieve.subjects.byte_gpt import text as reference
 from topsieve.transforms.bpe import Bpe, trained
 from topsieve.transforms.encoder import embedded, encoder_passes, minilm
 from topsieve.transforms.transform import Outcome, Transform
@@ -18,7 +19,7 @@ from topsieve.transforms.workload import Workload
 
 SOFTENER = 1e-5  # added to the temperature
 PADDED_TO = 128
-HELD_OUT_EVERY = 4  # paragraphs of the corpus: one to compare, the others to train the tokenizer on
+TRAINING_BYTES = 200_000
 CONTINUES = "##"  # WordPiece's mark of a piece inside a word
 
 
@@ -60,7 +61,7 @@ class TokenAdapt(Transform):
     ----------
     merges : of the new encoding. words : that a token may span.
     temperature, neighbours, threshold : of the weights. local_share : of the pieces, the rest is of the neighbours.
-    paragraphs : of the Python reference, to compare embeddings of; three times as many others train the tokenizer.
+    paragraphs : of held-out topics, to compare embeddings of; other topics train the tokenizer.
     sequences : of them that are traced.
     seed : of the rows that nothing is known about.
     """
@@ -68,7 +69,7 @@ class TokenAdapt(Transform):
     name: ClassVar[str] = "tokenadapt"
     attention: ClassVar[str] = "another number of tokens for the same text"
 
-    merges: int = 1500
+    merges: int = 8000
     words: int = 3
     temperature: float = 0.3
     neighbours: int = 3
@@ -87,19 +88,23 @@ class TokenAdapt(Transform):
 
     def run(self) -> Outcome:
         tokenizer = minilm().tokenizer
-        corpus = [_lowered(paragraph) for paragraph in python_reference(HELD_OUT_EVERY * self.paragraphs).paragraphs]
-        texts = corpus[::HELD_OUT_EVERY]
-        others = "\n".join(text for index, text in enumerate(corpus) if index % HELD_OUT_EVERY)
-        encoding = trained(others, self.merges, chunks=chunks(self.words), alphabet=sorted(set("".join(corpus))))
+        content = reference.reference(held_out=True).decode()
+        fitting = [text for text in content.split("\n\n") if MINIMUM_WORDS <= len(text.split()) <= MAXIMUM_WORDS]
+        texts = [_lowered(text) for text in fitting[: self.paragraphs]]
+        training = _lowered(reference.reference(held_out=False)[:TRAINING_BYTES].decode())
+        encoding = trained(
+            training, self.merges, chunks=chunks(self.words), alphabet=sorted({*training, *"".join(texts)})
+        )
         old = [tokenizer(text)["input_ids"] for text in texts]
         candidates = sorted({token for row in old for token in row})
-        table, copied = self.transplanted(encoding, candidates)
         first, last = len(encoding.vocabulary), len(encoding.vocabulary) + 1
         new = [[first, *encoding.encode(text), last] for text in texts]
+        table, copied, made = self.transplanted(
+            encoding, sorted({token for row in new for token in row[1:-1]}), candidates
+        )
         wanted = embedded(old)
         alike = float((embedded(new, table) * wanted).sum(-1).mean())
         blank = table.clone()
-        made = [token for token in range(first) if token not in copied]
         blank[made] = self._drawn(len(made))
         unlike = float((embedded(new, blank) * wanted).sum(-1).mean())
         counts = [[len(row) for row in rows] for rows in (old, new)]
@@ -118,23 +123,29 @@ class TokenAdapt(Transform):
         effect = f"{ratio:.2f} of the tokens; cosine to the old embeddings {alike:.2f}, with random rows {unlike:.2f}"
         return Outcome(changed, plain, facts, effect)
 
-    def transplanted(self, encoding: Bpe, candidates: Sequence[int]) -> tuple[Tensor, set[int]]:
-        """float [rows, D]: embeddings of `encoding`'s tokens, then of CLS and SEP; and the tokens that were copied."""
+    def transplanted(
+        self, encoding: Bpe, used: Sequence[int], candidates: Sequence[int]
+    ) -> tuple[Tensor, list[int], list[int]]:
+        """float [rows, D]: embeddings of `encoding`'s tokens, then of CLS and SEP; and which were copied and mixed.
+
+        Only tokens that are `used` get more than a random row; neighbours are old tokens among the `candidates`.
+        """
         tokenizer, old = minilm().tokenizer, _old_embeddings()
         known = tokenizer.get_vocab()
         rows = len(encoding.vocabulary) + 2
         table = self._drawn(-(-rows // PADDED_TO) * PADDED_TO)
         table[rows - 2], table[rows - 1] = old[tokenizer.cls_token_id], old[tokenizer.sep_token_id]
-        copied: set[int] = set()
+        copied: list[int] = []
         missing: dict[int, str] = {}
-        for token, text in enumerate(encoding.vocabulary):
+        for token in used:
+            text = encoding.vocabulary[token]
             same = text[1:] if text.startswith(" ") else CONTINUES + text
             same = known.get(same, known.get(text))
             if same is None:
                 missing[token] = text.strip()
             else:
                 table[token] = old[same]
-                copied.add(token)
+                copied.append(token)
         names = [re.sub(f"^{CONTINUES}", "", tokenizer.convert_ids_to_tokens(token)) for token in candidates]
         near = _embedded_texts(names)
         pieces = {text: tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text)) for text in missing.values()}
@@ -150,7 +161,7 @@ class TokenAdapt(Transform):
             )
             if mixed is not None:
                 table[token] = mixed
-        return table, copied
+        return table, copied, list(missing)
 
     def _of_pieces(
         self,
