@@ -17,12 +17,14 @@ TRANSFORMS = {
     "eqspec": "topsieve.transforms.eqspec:EqSpec",
     "r2r": "topsieve.transforms.r2r:R2R",
     "simpletool": "topsieve.transforms.simpletool:SimpleTool",
+    "simultaneous": "topsieve.transforms.simultaneous:Simultaneous",
     "dupmae": "topsieve.transforms.dupmae:DupMae",
     "uscd": "topsieve.transforms.uscd:Uscd",
     "byte-probabilities": "topsieve.transforms.byte_probabilities:ByteProbabilities",
     "consistency": "topsieve.transforms.consistency:Consistency",
     "ner-adapters": "topsieve.transforms.adapters:Adapters",
     "tokenadapt": "topsieve.transforms.tokenadapt:TokenAdapt",
+    "rainbow": "topsieve.transforms.rainbow:Rainbow",
 }
 
 

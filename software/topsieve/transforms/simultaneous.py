@@ -1,0 +1,193 @@
+"""`Simultaneous`: read a few words, write what the beams agree on, and keep the cache over the interleaved text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from topsieve.transforms.decoder import ByteDecoder, byte_decoder, cut, fits, picks, prompts
+from topsieve.transforms.transform import Outcome, Transform
+from topsieve.transforms.workload import OUTSIDE, Pass, Workload
+from topsieve_sim.trace.ops import Gather
+
+CACHE_BITS = 16
+MARK = 10  # a new line, between what was read and what was written
+BLANK = 32
+
+
+def agreed(beams: Sequence[Sequence[str]], share: float, *, dropping: bool) -> tuple[list[str], int]:
+    """Words that enough beams agree on, place by place, and a beam that has them all (RALCP).
+
+    At each place all beams count, or, `dropping`, those that agreed so far. A word stays if at least
+    int(`share` x beams) hold it there, the earliest beam's word of those; else the walk ends.
+    """
+    alive = list(range(len(beams)))
+    holders, words = alive, []
+    while True:
+        place = len(words)
+        held = Counter(beams[index][place] for index in alive if len(beams[index]) > place)
+        bar = max(1, int(len(alive) * share))
+        word = next((beams[index][place] for index in alive if _holds(beams[index], place, held, bar)), None)
+        if word is None:
+            return words, holders[0]
+        following = [index for index in holders if len(beams[index]) > place and beams[index][place] == word]
+        if not following:
+            # Beams that agree here do not agree with any beam on the words before.
+            return words, holders[0]
+        words.append(word)
+        holders = following
+        if dropping:
+            alive = following
+
+
+def _holds(beam: Sequence[str], place: int, held: Counter[str], bar: int) -> bool:
+    return len(beam) > place and held[beam[place]] >= bar
+
+
+def beam_search(decoder: ByteDecoder, cache: Any, ids: Sequence[int], width: int, count: int) -> tuple[Tensor, Any]:
+    """int64 [width, count]: the likeliest continuations of `ids` behind `cache`, best first, and the cache as rows of them.
+
+    The last token of each is not in the cache. Ties go to the earlier beam, then to the lower token.
+    """
+    logits = decoder.forward(torch.tensor([list(ids)]), cache)[0, -1]
+    scores = logits.double().log_softmax(-1)
+    order = scores.sort(stable=True, descending=True)
+    totals, text = order.values[:width], order.indices[:width, None]
+    for layer in cache.layers:
+        layer.keys, layer.values = (kind.expand(width, -1, -1, -1) for kind in (layer.keys, layer.values))
+    for _ in range(count - 1):
+        steps = decoder.forward(text[:, -1:], cache)[:, -1].double().log_softmax(-1)
+        order = (totals[:, None] + steps).flatten().sort(stable=True, descending=True)
+        totals, best = order.values[:width], order.indices[:width]
+        beams = best // steps.shape[1]
+        text = torch.cat((text[beams], best[:, None] % steps.shape[1]), 1)
+        for layer in cache.layers:
+            layer.keys, layer.values = layer.keys[beams], layer.values[beams]
+    return text, cache
+
+
+def chunks(source: Sequence[int], words: int) -> list[list[int]]:
+    """`source` in pieces of `words` words, blanks at their ends; what ends inside a word is left out."""
+    found: list[list[int]] = [[]]
+    blanks = 0
+    for byte in source:
+        found[-1].append(byte)
+        if byte == BLANK:
+            blanks += 1
+            if blanks % words == 0:
+                found.append([])
+    return found[:-1]
+
+
+@dataclass(frozen=True)
+class Read:
+    """One read: tokens in the prompt and how many of them ran, and the text that was written."""
+
+    prompt: int
+    ran: int
+    written: list[int]
+
+
+def interleaved(decoder: ByteDecoder, source: Sequence[Sequence[int]], config: Simultaneous) -> list[Read]:
+    """Read and write in turn in one text. With `config.reuse` the cache keeps all that is settled, else it starts anew."""
+    cache, text, reads = decoder.fresh(), [], []
+    known = 0
+    for chunk in source:
+        text += [*chunk, MARK]
+        if not config.reuse:
+            cache, known = decoder.fresh(), 0
+        prompt = len(text)
+        beams, cache = beam_search(decoder, cache, text[known:], config.beams, config.most)
+        words, holder = agreed([_words(beam) for beam in beams.tolist()], config.share, dropping=True)
+        written = list("".join(words).encode("latin-1"))
+        for layer in cache.layers:
+            layer.keys, layer.values = (kind[holder : holder + 1] for kind in (layer.keys, layer.values))
+        reads.append(Read(prompt, prompt - known, written))
+        # The last token of a beam never ran, so it is not in the cache.
+        known = min(prompt + len(written), prompt + config.most - 1)
+        cut(cache, known)
+        text += [*written, MARK]
+    return reads
+
+
+def _words(beam: Sequence[int]) -> list[str]:
+    """Whole words of a beam, each with the blank behind it."""
+    parts = bytes(beam).decode("latin-1").split(" ")
+    return [part + " " for part in parts[:-1]]
+
+
+@dataclass(frozen=True)
+class Simultaneous(Transform):
+    """Simultaneous translation: source words arrive, beams agree on words to write, reading goes on.
+
+    EAST and LLM-SimulMT, 2024 and 2025; specification `methods-text`, section 17. Source chunks and what was written for
+    them stand interleaved in one text, so the cache of all that is settled stays: a read runs its new tokens only, then
+    beams decode side by side, and the cache is cut to what they agree on (relaxed agreement on the longest common prefix).
+    Without reuse, the plain workload, every read encodes the whole text again.
+
+    byte-gpt does not translate: it goes on with the text, so the work is real and the words are no translation.
+
+    Parameters
+    ----------
+    words : of a read (published: 3). beams : (5). share : of the beams that must agree (0.6).
+    most : tokens of a beam. reuse : keep the cache between reads.
+    sequences, source, seed : windows of held-out text, their bytes, and their drawing. reads : at most, of each.
+    """
+
+    name: ClassVar[str] = "simultaneous"
+    attention: ClassVar[str] = "short chunks on a growing cache, bursts of 5 beams between them"
+
+    words: int = 3
+    beams: int = 5
+    share: float = 0.6
+    most: int = 16
+    reuse: bool = True
+    sequences: int = 2
+    source: int = 256
+    reads: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.need_counts(words=self.words, beams=self.beams, sequences=self.sequences)
+        self.need_counts(source=self.source, reads=self.reads)
+        self.need_counts(low=2, most=self.most)
+        self.need("share", 0 < self.share <= 1, "a number in (0, 1]")
+        self.need("source", fits(self.source, self.reads * (self.most + 2)), "what the model's positions hold")
+
+    def run(self) -> Outcome:
+        decoder = byte_decoder()
+        passes: list[Pass] = []
+        plain: list[Pass] = []
+        ran = whole = written = count = 0
+        for sequence, window in enumerate(prompts(self.sequences, self.source, self.seed)):
+            reads = interleaved(decoder, chunks(window, self.words)[: self.reads], self)
+            for number, read in enumerate(reads):
+                passes += self._passes(decoder, read, read.ran, sequence, number)
+                plain += self._passes(decoder, read, read.prompt, sequence, number)
+                ran, whole, written = ran + read.ran, whole + read.prompt, written + len(read.written)
+            count += len(reads)
+        facts = {
+            "reads": count,
+            "prompt_tokens_run": ran,
+            "prompt_tokens_run_anew": whole,
+            "written_bytes_per_read": written / max(count, 1),
+        }
+        effect = f"{ran} prompt tokens run in {count} reads, not {whole}; beams agree on {written / max(count, 1):.1f} bytes a read"
+        return Outcome(Workload(tuple(passes), self.name), Workload(tuple(plain), "encoded anew"), facts, effect)
+
+    def _passes(self, decoder: ByteDecoder, read: Read, queries: int, sequence: int, number: int) -> list[Pass]:
+        """The read, then the beams' steps; a beam is a pass of its own, and their caches change places."""
+        shape = decoder.shape
+        step = number * self.most
+        at = {"shape": shape, "sequence": sequence}
+        made = [Pass(queries=queries, keys=read.prompt, step=step, work=picks(shape, 1), **at)]
+        for place in range(1, self.most):
+            moved = Gather(layer=OUTSIDE, rows=place * shape.layers, width=2 * shape.width, bits=CACHE_BITS)
+            work = (*picks(shape, 1), moved)
+            made += [Pass(queries=1, keys=read.prompt + place, step=step + place, work=work, **at)] * self.beams
+        return made
