@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from topsieve_sim.dram import DramSimulator, load_dram_config
 from topsieve_sim.dram.address import decode
+from topsieve_sim.dram.port_program import PortProgram
 from topsieve_sim.dram.ports import Ports, Streams
 
 MEMORIES = {
@@ -45,8 +46,7 @@ def test_ports_keep_their_rules_and_the_memory_answers_as_it_does_alone(case):
     owner = np.repeat(np.arange(streams.stream.size), np.diff(streams.offset))
     stream = streams.stream[owner]
     writes = stream == 2
-    memory = DramSimulator(dram)
-    times = memory.run_ports(addresses, writes, streams, ports)
+    times = PortProgram(dram, addresses, writes, streams.stream, streams.offset, ports).run(streams.ready)
 
     # A command begins when it is ready and the one before it on its stream has been issued.
     for s in range(3):
@@ -101,6 +101,31 @@ def test_a_lone_stream_comes_near_the_peak():
     dram = load_dram_config("hbm2-interleaved", ["organization.channels=16"])
     size = dram.organization.access_bytes
     count = 20_000
-    streams = Streams(np.zeros(1, np.int64), np.zeros(1, np.int64), np.array([0, count]))
-    times = DramSimulator(dram).run_ports(np.arange(count) * size, False, streams, Ports(32, 64, 4))
+    start = np.zeros(1, np.int64)
+    program = PortProgram(dram, np.arange(count) * size, False, start, np.array([0, count]), Ports(32, 64, 4))
+    times = program.run(start)
     assert count * size / times.back.max() > 0.9 * 512
+
+
+@given(traffic(), st.data())
+@settings(max_examples=60, deadline=None)
+def test_running_again_with_other_cycles_equals_a_run_from_the_beginning(case, data):
+    name, streams, lines, ports = case
+    dram = MEMORIES[name]
+    addresses = lines * dram.organization.access_bytes
+    writes = np.repeat(streams.stream == 2, np.diff(streams.offset))
+    fixed = (dram, addresses, writes, streams.stream, streams.offset, ports)
+    program = PortProgram(*fixed)
+    ready = streams.ready
+    for _ in range(4):
+        program.run(ready)
+        again = PortProgram(*fixed)
+        fresh = again.run(ready)
+        for kept, new in zip(program.run(ready), fresh, strict=True):
+            assert (kept == new).all()
+        assert program.counters() == again.counters()
+        # Later commands move, each stream stays in order.
+        first = data.draw(st.integers(0, ready.size - 1))
+        ready = ready.copy()
+        ready[first:] += data.draw(st.integers(-40, 90))
+        ready = np.maximum.accumulate(np.maximum(ready, 0))

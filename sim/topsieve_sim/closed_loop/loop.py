@@ -9,15 +9,17 @@ settled is an error, never a result.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from topsieve_sim.arch.config import AcceleratorConfig
 from topsieve_sim.closed_loop.layout import PlaneRows, accesses, place_planes
 from topsieve_sim.closed_loop.memory import machine_memory, memory_ports
-from topsieve_sim.dram import DramSimulator
-from topsieve_sim.dram.ports import PortTimes, Streams
+from topsieve_sim.dram.port_program import PortProgram
+from topsieve_sim.dram.ports import PortTimes
 from topsieve_sim.dram.result import DramCounters
 from topsieve_sim.timing.accounting import KEY_LSB, KEY_MSB, OUTPUT, QUERY, VALUE
 from topsieve_sim.timing.attention import AttentionGroup, AttentionTimes, run_group
@@ -29,7 +31,8 @@ Int64 = NDArray[np.int64]
 # Rounds after which a run is given up; no group of the published traces takes thirty.
 ROUNDS = 500
 
-_FETCH, _QUERY, _WRITE = range(3)
+# The stream of output rows; requests are stream 0 and queries stream 1.
+_WRITES = 2
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,34 @@ class ClosedLoop:
     script: Script
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """One request of the attention unit: plane, key-value head, and the row whose survivors it fetches (-1: all)."""
+class _Asked(NamedTuple):
+    """What a group asks of its memory, in program order, without the cycles.
 
-    kind: int
-    head: int
-    survivors_of: int
+    requests : int64 [requests, 3], plane, key-value head, and the row whose survivors are fetched (-1: all keys).
+    queries, outputs : int64 [rows], rows in order of cycle.
+    """
+
+    requests: Int64
+    queries: Int64
+    outputs: Int64
+
+    def same(self, other: _Asked) -> bool:
+        return all(np.array_equal(mine, theirs) for mine, theirs in zip(self, other, strict=True))
+
+
+@dataclass(frozen=True)
+class _Commands:
+    """What is asked, as commands of the memory's ports: requests, then queries, then outputs.
+
+    kinds : int64 [commands]. needed : int64 [beats of all requests], accesses from a request's front that a beat needs.
+    beats : int64 [requests].
+    """
+
+    asked: _Asked
+    program: PortProgram
+    kinds: Int64
+    needed: Int64
+    beats: Int64
 
 
 class _Memory:
@@ -84,49 +108,61 @@ class _Memory:
         self.rows = PlaneRows(**{name: -(-group.head_dim * width // 8) for name, width in bits.items()})
         self.query_heads = max(1, group.heads * group.queries // max(places.queries.size, 1))
         self.planes = place_planes(config, self.rows, group.heads, self.query_heads, places.tokens, self.size)
-        self.made: dict[_Asked, tuple[Int64, Int64]] = {}
         row = np.arange(group.heads * group.queries)
         head, place = np.divmod(row, places.queries.size)
         self.row_head, self.row_token = head, places.queries[place]
+        self.whole: dict[tuple[str, int], tuple[Int64, Int64]] = {}
+        self.last: _Commands | None = None
 
-    def accesses(self, asked: _Asked) -> tuple[Int64, Int64]:
+    def commands(self, asked: _Asked) -> _Commands:
+        """What is asked as commands; most rounds ask what the one before did."""
+        if self.last is None or not asked.same(self.last.asked):
+            self.last = self._made(asked)
+        return self.last
+
+    def _made(self, asked: _Asked) -> _Commands:
+        fetches = [self._accesses(*line) for line in asked.requests.tolist()]
+        rows = [self._row_accesses("query", asked.queries), self._row_accesses("output", asked.outputs)]
+        counts = np.concatenate([np.array([made.size for made, _ in fetches], np.int64), rows[0][1], rows[1][1]])
+        stream = np.repeat(np.arange(3), (len(fetches), asked.queries.size, asked.outputs.size))
+        offset = np.concatenate(([0], np.cumsum(counts)))
+        program = PortProgram(
+            self.dram,
+            np.concatenate([*(made for made, _ in fetches), rows[0][0], rows[1][0]]),
+            np.repeat(stream == _WRITES, counts),
+            stream,
+            offset,
+            self.ports,
+        )
+        kinds = np.concatenate(
+            (asked.requests[:, 0], np.full(asked.queries.size, QUERY), np.full(asked.outputs.size, OUTPUT))
+        )
+        needed = [needed for _, needed in fetches]
+        return _Commands(asked, program, kinds, np.concatenate(needed), np.array([part.size for part in needed]))
+
+    def _accesses(self, kind: int, head: int, survivors_of: int) -> tuple[Int64, Int64]:
         """Addresses of a request's accesses, and how many each beat needs from the front."""
-        if asked not in self.made:
-            name = {KEY_MSB: "key_msb", KEY_LSB: "key_lsb", VALUE: "value"}[asked.kind]
-            tokens = self.places.keys
-            if asked.survivors_of >= 0:
-                tokens = tokens[self.places.survivors[asked.survivors_of]]
-            addresses = self.planes[name].addresses(asked.head, tokens)
-            self.made[asked] = accesses(addresses, getattr(self.rows, name), self.size, self.config.softmax.lanes)
-        return self.made[asked]
+        name = {KEY_MSB: "key_msb", KEY_LSB: "key_lsb", VALUE: "value"}[kind]
+        plane, row_bytes, lanes = self.planes[name], getattr(self.rows, name), self.config.softmax.lanes
+        if survivors_of >= 0:
+            tokens = self.places.keys[self.places.survivors[survivors_of]]
+            return accesses(plane.addresses(head, tokens), row_bytes, self.size, lanes)
+        # All heads' rows lie alike within their accesses if the heads lie whole accesses apart.
+        move = head * plane.head_bytes if plane.head_bytes % self.size == 0 else 0
+        known = name, head * plane.head_bytes - move
+        if known not in self.whole:
+            addresses = plane.addresses(head, self.places.keys) - move
+            self.whole[known] = accesses(addresses, row_bytes, self.size, lanes)
+        made, needed = self.whole[known]
+        return made + move, needed
 
-    def row_accesses(self, name: str, rows: Int64) -> tuple[Int64, Int64]:
+    def _row_accesses(self, name: str, rows: Int64) -> tuple[Int64, Int64]:
         """Accesses of query or output rows one by one, and how many each has."""
         plane, width = self.planes[name], getattr(self.rows, name)
         start = plane.base + self.row_head[rows] * plane.head_bytes + self.row_token[rows] * plane.page_bytes
         first, count = start // self.size, (start + width - 1) // self.size - start // self.size + 1
         within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
         return (np.repeat(first, count) + within) * self.size, count
-
-    def run(
-        self, asked: list[_Asked], picked: Int64, queries: tuple[Int64, Int64], outputs: tuple[Int64, Int64]
-    ) -> tuple[PortTimes, Streams, DramSimulator]:
-        """Requests in program order, then query and output rows as (rows, cycles) in order of cycle."""
-        parts = [self.accesses(request)[0] for request in asked]
-        counts = [np.array([part.size for part in parts], np.int64)]
-        streams = [np.full(len(asked), _FETCH)]
-        cycles = [picked + 1]
-        for stream, name, (rows, at) in ((_QUERY, "query", queries), (_WRITE, "output", outputs)):
-            addresses, count = self.row_accesses(name, rows)
-            parts.append(addresses)
-            counts.append(count)
-            streams.append(np.full(rows.size, stream))
-            cycles.append(at + 1)
-        offset = np.concatenate(([0], np.cumsum(np.concatenate(counts))))
-        table = Streams(np.concatenate(streams), np.concatenate(cycles), offset)
-        writes = np.repeat(table.stream == _WRITE, np.diff(table.offset))
-        memory = DramSimulator(self.dram)
-        return memory.run_ports(np.concatenate(parts), writes, table, self.ports), table, memory
 
 
 @dataclass(frozen=True)
@@ -144,7 +180,7 @@ class Script:
 
     @classmethod
     def first(cls, config: AcceleratorConfig, group: AttentionGroup) -> Script:
-        """An empty memory at its configured latency."""
+        """Every beat and query after the configured latency."""
         beats = -(-group.keys // config.softmax.lanes)
         requests = len((KEY_MSB, KEY_LSB, VALUE)) * group.heads
         started = 2 * group.heads * group.queries
@@ -163,24 +199,16 @@ class Script:
             scripted_port(self.query, self.query.size, self.query_free),
         )
 
-    def answered(
-        self, memory: _Memory, asked: list[_Asked], picked: Int64, started: Int64, answer: PortTimes, streams: Streams
-    ) -> Script:
-        """The script with what the memory answered to requests taken in `picked` and queries in `started`."""
-        arrival, free, query, query_free = (x.copy() for x in (self.arrival, self.free, self.query, self.query_free))
-        beat = 0
-        for number, request in enumerate(asked):
-            back = np.maximum.accumulate(answer.back[streams.offset[number] : streams.offset[number + 1]])
-            needed = memory.accesses(request)[1]
-            arrival[beat : beat + needed.size] = back[needed - 1] - picked[number]
-            free[number] = answer.free[number] - picked[number]
-            beat += needed.size
-        rows = slice(len(asked), len(asked) + started.size)
-        # A query's accesses stand one after the other and it has at least one.
-        back = answer.back[: streams.offset[rows.stop]]
-        query[: started.size] = np.maximum.reduceat(back, streams.offset[rows]) - started
-        query_free[: started.size] = answer.free[rows] - started
-        return Script(arrival, free, query, query_free)
+    def answered(self, commands: _Commands, answer: PortTimes, taken: Int64) -> Script:
+        """The script with what the memory answered to commands taken in the cycles `taken`."""
+        found = Script(*(values.copy() for values in vars(self).values()))
+        offset = commands.program.offset
+        picked, started = np.split(taken, np.cumsum((commands.beats.size, commands.asked.queries.size)))[:2]
+        _answers(
+            answer.back, answer.free, offset, picked, started, commands.needed, commands.beats,
+            found.arrival, found.free, found.query, found.query_free,
+        )  # fmt: skip
+        return found
 
     def same(self, other: Script) -> bool:
         """Whether both say the same."""
@@ -205,26 +233,58 @@ def closed_loop(
         the models did not agree within `ROUNDS` rounds.
     """
     memory = _Memory(config, group, places)
-    asked: list[_Asked] = []
     script = guess or Script.first(config, group)
     for rounds in range(1, ROUNDS + 1):
-        port, query_port = script.ports()
-        times, events = run_group(config, group, port, query_port)
-        number = int(port.at[0])
-        asked = [_Asked(*line) for line in port.asked[:number].tolist()]
-        final = events[events[:, LEFT] >= 0]
-        final = final[np.argsort(final[:, LEFT], kind="stable")]
-        answer, streams, dram = memory.run(
-            asked,
-            port.picked[:number],
-            (events[:, ROW], events[:, PICK]),
-            (final[:, ROW], final[:, LEFT]),
-        )
-        found = script.answered(memory, asked, port.picked[:number], events[:, PICK], answer, streams)
+        times, events, asked, taken = _attention(config, group, script)
+        commands = memory.commands(asked)
+        found = script.answered(commands, commands.program.run(taken + 1), taken)
         if found.same(script):
             moved = np.zeros(times.dram_bytes.shape[1], np.int64)
-            kinds = [request.kind for request in asked] + [QUERY] * len(events) + [OUTPUT] * len(final)
-            np.add.at(moved, kinds, np.diff(streams.offset) * memory.size)
-            return ClosedLoop(times, events, dram.counters(), moved, rounds, script)
+            np.add.at(moved, commands.kinds, np.diff(commands.program.offset) * memory.size)
+            return ClosedLoop(times, events, commands.program.counters(), moved, rounds, script)
         script = found
     raise RuntimeError(f"attention and memory did not agree within {ROUNDS} rounds")
+
+
+def _attention(
+    config: AcceleratorConfig, group: AttentionGroup, script: Script
+) -> tuple[AttentionTimes, Int64, _Asked, Int64]:
+    """Times and row events on a script, what was asked, and the cycle in which each command was."""
+    port, query_port = script.ports()
+    times, events = run_group(config, group, port, query_port)
+    number = int(port.at[0])
+    final = events[events[:, LEFT] >= 0]
+    final = final[np.argsort(final[:, LEFT], kind="stable")]
+    taken = np.concatenate((port.picked[:number], events[:, PICK], final[:, LEFT]))
+    return times, events, _Asked(port.asked[:number], events[:, ROW], final[:, ROW]), taken
+
+
+@njit(cache=True)
+def _answers(
+    back: Int64,
+    command_free: Int64,
+    offset: Int64,
+    picked: Int64,
+    started: Int64,
+    needed: Int64,
+    beats: Int64,
+    arrival: Int64,
+    free: Int64,
+    query: Int64,
+    query_free: Int64,
+) -> None:
+    """The memory's cycles of requests and queries as cycles after each was taken, into the last four."""
+    beat = 0
+    for number in range(picked.size):
+        first, done, latest = offset[number], 0, 0
+        for _ in range(beats[number]):
+            while done < needed[beat]:
+                latest = max(latest, back[first + done])
+                done += 1
+            arrival[beat] = latest - picked[number]
+            beat += 1
+        free[number] = command_free[number] - picked[number]
+    for row in range(started.size):
+        command = picked.size + row
+        query[row] = back[offset[command] : offset[command + 1]].max() - started[row]
+        query_free[row] = command_free[command] - started[row]

@@ -66,47 +66,70 @@ def _to_core(cycle: int, ports: Ports) -> int:
     return (cycle * ports.denominator + ports.numerator - 1) // ports.numerator
 
 
+class Progress(NamedTuple):
+    """How far the ports have come; with the memory's state and the table, all that the next cycle depends on."""
+
+    scalars: Int64
+    """Present cycle, commands that have not been issued whole, and the port that is dealt the next access."""
+    streams: Int64
+    """int64 [4, 3]: command under way (NONE: none), accesses of it still to issue, next command to look at, and the cycle
+    from which a command may begin."""
+    ports: Int64
+    """int64 [3, ports + 2]: next access of each port, where its accesses end, and how many it has issued."""
+    ring: Int64
+    """int64 [ports + 2, port_outstanding]: the accesses each port issued last."""
+    channels: Int64
+    """int64 [3, channels]: last table row issued, next row to give out, and the cycle of the last access."""
+
+
+_CYCLE, LEFT, _ROTATE = range(3)
+PRESENT, _REMAINING, SEARCH, _PREVIOUS = range(4)
+_NEXT, _STOP, _ISSUED = range(3)
+TAIL, _NEXT_ROW, _TAKEN_AT = range(3)
+
+
+def fresh_progress(ports: Ports, commands: int, rows_before: Int64) -> Progress:
+    """Nothing issued; `rows_before` int64 [channels], table rows that belong to the channels before each one."""
+    members = ports.fetch_ports + 2
+    streams = np.zeros((4, 3), np.int64)
+    streams[PRESENT] = NONE
+    channels = np.stack((np.full(rows_before.size, NONE), rows_before, np.full(rows_before.size, -1)))
+    return Progress(
+        scalars=np.array([0, commands, 0], np.int64),
+        streams=streams,
+        ports=np.zeros((3, members), np.int64),
+        ring=np.full((members, ports.outstanding), NONE, np.int64),
+        channels=channels.astype(np.int64),
+    )
+
+
 @register_jitable
 def _lock_step(
     advance: Any,
     fifo_head: int,
+    stop_at_left: int,
+    progress: Progress,
     machine: Any,
     state: Any,
     requests: Any,
     log: Any,
     filled: Any,
+    source_of: Int64,
     row_of: Int64,
     channel_of: Int64,
     streams: Streams,
     ports: Ports,
-    free: Int64,
-    issued_at: Int64,
-    back: Int64,
+    times: PortTimes,
 ) -> None:
     count, outstanding = ports.fetch_ports, ports.outstanding
-    channels = state.scalars.shape[0]
     commands = streams.stream.size
-    tails = np.full(channels, NONE, np.int64)
-    # A controller takes the row in the table for the age of a request, so rows are given out in order of issue.
-    next_row = np.full(channels, NEVER, np.int64)
-    for access in range(back.size):
-        next_row[channel_of[access]] = min(next_row[channel_of[access]], row_of[access])
-    taken_at = np.full(channels, -1, np.int64)
-    # Present command of each stream, and what each port has issued of it.
-    present = np.full(3, -1, np.int64)
-    remaining = np.zeros(3, np.int64)
-    next_of = np.zeros(count + 2, np.int64)
-    stop_of = np.zeros(count + 2, np.int64)
-    step_of = np.ones(count + 2, np.int64)
-    step_of[:count] = count
-    issued = np.zeros(count + 2, np.int64)
-    ring = np.full((count + 2, outstanding), NONE, np.int64)
-    search = np.zeros(3, np.int64)
-    previous = np.zeros(3, np.int64)
-    rotate = 0
-    left = commands
-    cycle = 0
-    while left > 0:
+    free, issued_at, back = times.free, times.issued, times.back
+    present, remaining, search, previous = progress.streams
+    next_of, stop_of, issued = progress.ports
+    tails, next_row, taken_at = progress.channels
+    ring = progress.ring
+    cycle, left, rotate = progress.scalars[_CYCLE], progress.scalars[LEFT], progress.scalars[_ROTATE]
+    while left > stop_at_left:
         # Commands that begin.
         soonest = NEVER
         for s in range(3):
@@ -137,15 +160,13 @@ def _lock_step(
                     rotate = (rotate + remaining[s]) % count
         if left == 0:
             break
-        active = False
-        for s in range(3):
-            active |= present[s] >= 0
-        if not active:
+        if present[0] < 0 and present[1] < 0 and present[2] < 0:
             cycle = soonest
             continue
         # One access a port and a channel.
-        for turn in range(count + 2):
-            port = (cycle + turn) % (count + 2)
+        port = cycle % (count + 2) - 1
+        for _ in range(count + 2):
+            port = port + 1 if port <= count else 0
             s = 0 if port < count else port - count + 1
             if present[s] < 0 or next_of[port] >= stop_of[port]:
                 continue
@@ -156,15 +177,14 @@ def _lock_step(
             if s < 2 and issued[port] >= outstanding:
                 waits = ring[port, issued[port] % outstanding]
                 row = row_of[waits]
-                if requests.complete[row] == NONE or back[waits] == NEVER:
-                    if requests.complete[row] == NONE:
-                        advance(channel_of[waits], _to_dram(cycle, ports), False, False, machine, state, requests, log)
+                if requests.complete[row] == NONE:
+                    advance(channel_of[waits], _to_dram(cycle, ports), False, False, machine, state, requests, log)
                     if requests.complete[row] == NONE:
                         continue
-                    back[waits] = _to_core(requests.complete[row], ports) + ports.crossbar_cycles
-                if back[waits] >= cycle:
+                if _to_core(requests.complete[row], ports) + ports.crossbar_cycles >= cycle:
                     continue
-            source, row = row_of[access], next_row[channel]
+            # A controller takes the row in the table for the age of a request, so rows are given out in order of issue.
+            source, row = source_of[access], next_row[channel]
             next_row[channel] += 1
             row_of[access] = row
             requests.line[row] = filled.line[source]
@@ -172,6 +192,9 @@ def _lock_step(
             requests.row[row] = filled.row[source]
             requests.is_write[row] = filled.is_write[source]
             requests.arrival[row] = _to_dram(cycle + 1, ports)
+            requests.next_in_channel[row] = NONE
+            requests.complete[row] = NONE
+            requests.next_merged[row] = NONE
             if state.scalars[channel, fifo_head] == NONE:
                 # The channel may have been advanced past this cycle's beginning, never past the arrival.
                 state.scalars[channel, fifo_head] = row
@@ -182,24 +205,27 @@ def _lock_step(
             issued_at[access] = cycle
             ring[port, issued[port] % outstanding] = access
             issued[port] += 1
-            next_of[port] += step_of[port]
+            next_of[port] += count if s == 0 else 1
             remaining[s] -= 1
-            if s == 2:
-                back[access] = cycle + 1
             if remaining[s] == 0:
                 c = present[s]
                 free[c] = cycle + 1
                 previous[s] = cycle + 1
-                present[s] = -1
+                present[s] = NONE
                 search[s] += 1
                 left -= 1
         cycle += 1
-    for channel in range(channels):
+    progress.scalars[_CYCLE], progress.scalars[LEFT], progress.scalars[_ROTATE] = cycle, left, rotate
+    if left > 0:
+        return
+    for channel in range(state.scalars.shape[0]):
         advance(channel, NEVER, False, True, machine, state, requests, log)
     for access in range(back.size):
         row = row_of[access]
         if requests.is_write[row] == 0:
             back[access] = _to_core(requests.complete[row], ports) + ports.crossbar_cycles
+        else:
+            back[access] = issued_at[access] + 1
 
 
 _DRAMSIM3_HEAD = dramsim3.FIFO_HEAD
@@ -208,26 +234,27 @@ _RAMULATOR_HEAD = ramulator.FIFO_HEAD
 
 @njit(cache=True)
 def _run_dramsim3(
-    machine: Any, state: Any, requests: Any, log: Any, filled: Any, row_of: Int64, channel_of: Int64, streams: Streams, ports: Ports,
-    free: Int64, issued_at: Int64, back: Int64,
+    stop_at_left: int, progress: Progress, machine: Any, state: Any, requests: Any, log: Any, filled: Any, source_of: Int64, row_of: Int64,
+    channel_of: Int64, streams: Streams, ports: Ports, times: PortTimes,
 ) -> None:  # fmt: skip
     _lock_step(
-        dramsim3.advance, _DRAMSIM3_HEAD, machine, state, requests, log, filled, row_of, channel_of, streams, ports, free,
-        issued_at, back,
+        dramsim3.advance, _DRAMSIM3_HEAD, stop_at_left, progress, machine, state, requests, log, filled, source_of, row_of, channel_of,
+        streams, ports, times,
     )  # fmt: skip
 
 
 @njit(cache=True)
 def _run_ramulator(
-    machine: Any, state: Any, requests: Any, log: Any, filled: Any, row_of: Int64, channel_of: Int64, streams: Streams, ports: Ports,
-    free: Int64, issued_at: Int64, back: Int64,
+    stop_at_left: int, progress: Progress, machine: Any, state: Any, requests: Any, log: Any, filled: Any, source_of: Int64, row_of: Int64,
+    channel_of: Int64, streams: Streams, ports: Ports, times: PortTimes,
 ) -> None:  # fmt: skip
     _lock_step(
-        ramulator.advance, _RAMULATOR_HEAD, machine, state, requests, log, filled, row_of, channel_of, streams, ports, free,
-        issued_at, back,
+        ramulator.advance, _RAMULATOR_HEAD, stop_at_left, progress, machine, state, requests, log, filled, source_of, row_of, channel_of,
+        streams, ports, times,
     )  # fmt: skip
 
 
 def lock_step(policy: Policy) -> Any:
-    """The compiled kernel of a controller policy."""
+    """The compiled kernel of a controller policy: from `progress` until at most `stop_at_left` commands are left; with none
+    left, until every access is complete."""
     return _run_dramsim3 if policy is Policy.DRAMSIM3 else _run_ramulator

@@ -12,7 +12,6 @@ from topsieve_sim.dram import dramsim3, ramulator
 from topsieve_sim.dram.address import checked_addresses, decode
 from topsieve_sim.dram.config import DramConfig, Policy
 from topsieve_sim.dram.energy import DramEnergy, dram_energy
-from topsieve_sim.dram.ports import Ports, PortTimes, Streams, lock_step
 from topsieve_sim.dram.requests import (
     NEVER,
     NONE,
@@ -24,10 +23,10 @@ from topsieve_sim.dram.requests import (
     empty_requests,
 )
 from topsieve_sim.dram.result import CommandStream, DramCounters
-from topsieve_sim.dram.submit import Numbering, field_bits, fill_rows, link_rows
+from topsieve_sim.dram.submit import empty_numbering, field_bits, fill_rows, link_rows
 from topsieve_sim.errors import InputError
 
-_POLICIES: dict[Policy, ModuleType] = {Policy.DRAMSIM3: dramsim3, Policy.RAMULATOR: ramulator}
+POLICIES: dict[Policy, ModuleType] = {Policy.DRAMSIM3: dramsim3, Policy.RAMULATOR: ramulator}
 _FIRST_LOG_ROWS = 1024
 
 
@@ -45,14 +44,14 @@ class DramSimulator:
 
     def __init__(self, config: DramConfig, *, record_commands: bool = False) -> None:
         self.config = config
-        self._policy: Any = _POLICIES[config.controller.policy]
+        self._policy: Any = POLICIES[config.controller.policy]
         self._machine = self._policy.machine(config)
         self._state = self._policy.fresh_channels(config)
         channels = config.organization.channels
         self._bits = field_bits(config)
         self._tails = np.full(channels, NONE, np.int64)
         self._requests = empty_requests(0)
-        self._numbering = _empty_numbering(0)
+        self._numbering = empty_numbering(0)
         self._size = 0
         self._open = np.zeros(0, np.int64)
         self._cycle = 0
@@ -111,38 +110,6 @@ class DramSimulator:
             accepted = int(table.accept[row])
         return range(first, self._size)
 
-    def run_ports(self, addresses: ArrayLike, is_write: ArrayLike, streams: Streams, ports: Ports) -> PortTimes:
-        """Everything that request ports ask of an idle memory, through the crossbar; `topsieve_sim.dram.ports`.
-
-        Parameters
-        ----------
-        addresses, is_write : as in `submit`, command by command as `streams.offset` says.
-
-        Raises
-        ------
-        InputError
-            an address outside the memory, or the memory is not idle at its first cycle.
-        """
-        if self._size:
-            raise InputError("the memory has been used", field="run_ports", value=self._size, allowed="a fresh memory")
-        _, channel_of = self._append(addresses, is_write, 0)
-        times = PortTimes(
-            free=np.zeros(streams.stream.size, np.int64),
-            issued=np.zeros(self._size, np.int64),
-            back=np.full(self._size, NEVER, np.int64),
-        )
-        filled = Requests._make(column.copy() for column in self._requests)
-        lock_step(self.config.controller.policy)(
-            self._machine, self._state, self._requests, self._logs[0], filled, self._numbering.row_of, channel_of, streams, ports,
-            times.free, times.issued, times.back,
-        )  # fmt: skip
-        rows = self._numbering.row_of[: self._size]
-        self._numbering.number_of[rows] = np.arange(self._size)
-        self._numbering.address[rows] = checked_addresses(self.config, addresses)
-        complete = self._requests.complete[: self._size]
-        self.advance(int(complete.max()) + 1 if complete.size else 0)
-        return times
-
     def advance(self, to_cycle: int) -> None:
         """Simulate every cycle before `to_cycle`."""
         if to_cycle <= self._cycle:
@@ -183,11 +150,7 @@ class DramSimulator:
 
     def counters(self) -> DramCounters:
         """Events of all cycles before `cycle`, summed over the channels."""
-        totals = self._state.counters.sum(axis=0).tolist()
-        open_count, open_since = self._policy.open_ranks(self._state)
-        active = int(totals[self._policy.ACTIVE_CYCLES] + (self._cycle - open_since[open_count > 0]).sum())
-        result: DramCounters = self._policy.counters(totals, active, open_count.size * self._cycle - active)
-        return result
+        return summed_counters(self._policy, self._state, self._cycle)
 
     def energy(self) -> DramEnergy:
         """Energy of all cycles before `cycle`."""
@@ -218,8 +181,8 @@ class DramSimulator:
         """Fill table rows; returns the first row and the channel of each request."""
         address = checked_addresses(self.config, addresses)
         count = address.size
-        write = _spread("is_write", is_write, count, np.uint8)
-        arrival = _spread("arrival_cycles", arrival_cycles, count, np.int64)
+        write = spread("is_write", is_write, count, np.uint8)
+        arrival = spread("arrival_cycles", arrival_cycles, count, np.int64)
         if count and int(arrival.min()) < 0:
             raise InputError("must not be negative", field="arrival_cycles", value=int(arrival.min()), allowed=">= 0")
         first = self._size
@@ -244,7 +207,7 @@ class DramSimulator:
         if rows <= self._numbering.address.size:
             return
         target = max(rows, 2 * self._numbering.address.size)
-        requests, numbering = empty_requests(target), _empty_numbering(target)
+        requests, numbering = empty_requests(target), empty_numbering(target)
         _copy_rows((*self._requests, *self._numbering), (*requests, *numbering), self._size)
         self._requests, self._numbering = requests, numbering
 
@@ -271,18 +234,21 @@ class DramSimulator:
             self._logs[c] = grown
 
 
+def summed_counters(policy: Any, state: Any, cycle: int) -> DramCounters:
+    """Events of all channels of a policy's `state`, all simulated up to `cycle`."""
+    totals = state.counters.sum(axis=0).tolist()
+    open_count, open_since = policy.open_ranks(state)
+    active = int(totals[policy.ACTIVE_CYCLES] + (cycle - open_since[open_count > 0]).sum())
+    result: DramCounters = policy.counters(totals, active, open_count.size * cycle - active)
+    return result
+
+
 def _copy_rows(old: tuple[NDArray[Any], ...], new: tuple[NDArray[Any], ...], rows: int) -> None:
     for source, target in zip(old, new, strict=True):
         target[:rows] = source[:rows]
 
 
-def _empty_numbering(rows: int) -> Numbering:
-    return Numbering(
-        row_of=np.empty(rows, np.int64), number_of=np.empty(rows, np.int64), address=np.empty(rows, np.int64)
-    )
-
-
-def _spread(field: str, values: ArrayLike, count: int, dtype: type[np.generic]) -> NDArray[Any]:
+def spread(field: str, values: ArrayLike, count: int, dtype: type[np.generic]) -> NDArray[Any]:
     array = np.asarray(values)
     if array.dtype.kind not in "iub":
         raise InputError("must hold integers or booleans", field=field, value=str(array.dtype))

@@ -55,6 +55,11 @@ class Numbering(NamedTuple):
     """By table row."""
 
 
+def empty_numbering(rows: int) -> Numbering:
+    """Room for `rows` requests; its contents mean nothing yet."""
+    return Numbering(*(np.empty(rows, np.int64) for _ in Numbering._fields))
+
+
 @njit(cache=True)
 def _take(address: int, field: tuple[int, int]) -> int:
     return (address >> field[0]) & field[1]

@@ -71,6 +71,8 @@ class Room(NamedTuple):
 
 _NO_ROOM = Room(0, 0, 0, 0)
 _NO_SHAPE = PlaneFetchShape(lanes=1, element_bits=(1,), data_bits=8)
+# What ports without a fetcher carry in its place; nothing reads or writes it.
+_NO_FETCHER = fetch_numbers(_NO_SHAPE), empty_plan(*_NO_ROOM), fetch_state(*_NO_ROOM)
 
 
 def _port(
@@ -86,6 +88,9 @@ def _port(
     script_arrival: NDArray[np.int64] = NO_CYCLES,
     script_free: NDArray[np.int64] = NO_CYCLES,
 ) -> MemoryPort:
+    numbers, plan, state = _NO_FETCHER
+    if kind == FETCHER:
+        numbers, plan, state = fetch_numbers(shape), empty_plan(*room), fetch_state(*room)
     return MemoryPort(
         kind=kind,
         bytes_per_cycle=bytes_per_cycle,
@@ -93,10 +98,10 @@ def _port(
         ready=ready,
         delay=delay,
         gap=gap,
-        numbers=fetch_numbers(shape),
-        plan=empty_plan(room.requests, room.rows, room.words, room.beats),
+        numbers=numbers,
+        plan=plan,
         filled=np.zeros(PLANNED_KINDS, np.int64),
-        state=fetch_state(room.requests, room.rows, room.words, room.beats),
+        state=state,
         script_arrival=script_arrival,
         script_free=script_free,
         picked=np.full(room.requests, -1, np.int64),
