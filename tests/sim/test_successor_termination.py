@@ -15,8 +15,7 @@ from topsieve_sim.arch.config import SuccessorConfig
 from topsieve_sim.errors import InputError
 from topsieve_sim.golden.attention_latency import TerminationLatencies, termination_latencies
 from topsieve_sim.stepped.termination import SteppedTermination
-from topsieve_sim.timing import termination
-from topsieve_sim.timing.attention import CAUSE_NAMES, UNIT_NAMES
+from topsieve_sim.timing.attention import BYTE_KIND_NAMES, CAUSE_NAMES, UNIT_NAMES
 from topsieve_sim.timing.termination import terminated_events, terminated_times
 from topsieve_sim.timing.termination_group import TerminationGroup, partial_rows, tile_counts
 
@@ -76,3 +75,69 @@ def test_fast_times_equal_the_stepped_machine(
     data: st.DataObject, config: AcceleratorConfig, memory: Any, output: Any
 ) -> None:
     assert_equal_to_stepped(config, data.draw(termination_groups(config)), memory, output)
+
+
+@pytest.mark.parametrize("field", TerminationLatencies._fields)
+def test_every_latency_and_size_matters(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong constant cannot hide: one more or one less changes an event."""
+    config = load_config(
+        "tiny",
+        [
+            "memory.model=ideal",
+            "successor.termination_threshold=0.1",
+            "successor.tile_keys=8",
+            "successor.partial_rows=2",
+            "successor.buffered_heads=8",
+        ],
+    )
+    counts = np.array([[3, 0, 8, 1]] * 9)
+    group = TerminationGroup(heads=9, queries=1, keys=32, head_dim=4, candidates=counts, whole=np.arange(9) % 2 == 0)
+    truth = terminated_events(config, group)[1].tolist()
+    # The store of sums decides how many rows are under way; a beat more of it is no row more.
+    step = 16 if field == "partial_beats" else 1
+    for change in (-step, step):
+        wrong = termination_latencies(config)
+        wrong = wrong._replace(**{field: getattr(wrong, field) + change})
+        monkeypatch.setattr("topsieve_sim.timing.termination.termination_latencies", lambda _, wrong=wrong: wrong)
+        monkeypatch.setattr("topsieve_sim.timing.termination_group.termination_latencies", lambda _, wrong=wrong: wrong)
+        if field == "tile_beats":
+            with pytest.raises((AssertionError, InputError, IndexError)):
+                assert terminated_events(config, group)[1].tolist() == truth
+            return
+        if terminated_events(config, group)[1].tolist() != truth:
+            return
+    raise AssertionError(f"{field} may be anything")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"keys": 1025}, "keys"),
+        ({"queries": 99}, "queries"),
+        ({"head_dim": 65}, "head_dim"),
+        ({"whole": np.zeros(3, np.bool_)}, "whole"),
+        ({"candidates": np.array([[101], [1]])}, "candidates"),
+        ({"candidates": np.array([[0], [1]])}, "candidates"),
+    ],
+)
+def test_groups_the_machine_cannot_run_are_refused(change: dict[str, Any], field: str) -> None:
+    shape = {"heads": 2, "queries": 1, "keys": 100, "head_dim": 64}
+    data = {"candidates": np.array([[20], [20]]), "whole": np.ones(2, np.bool_)}
+    config = load_config("spatten", ["successor.termination_threshold=0.001"])
+    with pytest.raises(InputError, match=field):
+        terminated_times(config, [TerminationGroup(**(shape | data | change))])
+
+
+def test_bytes_are_those_of_planes_and_candidates() -> None:
+    config = load_config("spatten", ["successor.termination_threshold=0.001"])
+    counts, whole = np.array([[20], [30]]), np.array([True, False])
+    group = TerminationGroup(heads=2, queries=3, keys=100, head_dim=64, candidates=counts, whole=whole)
+    times = terminated_times(config, [group])
+    found = dict(zip(BYTE_KIND_NAMES, times.dram_bytes[0].tolist(), strict=True))
+    assert found == {
+        "key_msb": 2 * 100 * 64,
+        "key_lsb": 20 * 64 // 2,
+        "value": 50 * 64 * 12 // 8,
+        "query": 6 * 64 * 12 // 8,
+        "output": 6 * 64 * 16 // 8,
+    }

@@ -32,6 +32,7 @@ class TopKUnit(Unit):
     """Local-value engine of a configuration: scores are probabilities."""
 
     name = "topk"
+    serves_successor = True
     summary = "Top-k engine: keeps the k largest scores of a packet; the lowest index wins ties, survivors ascend."
     port_notes: ClassVar[Mapping[str, str]] = {
         "i": "scores; `k`, how many to keep, is read with the last beat",

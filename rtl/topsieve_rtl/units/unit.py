@@ -28,6 +28,7 @@ class Unit(ABC):
     port_notes : meaning of each port.
     latency_note : the latency formula, in Markdown.
     default_engine, default_cases : what `verify` runs where nothing else is asked for.
+    serves_successor : the unit is the same in a machine with successor features.
     """
 
     name: ClassVar[str]
@@ -36,6 +37,7 @@ class Unit(ABC):
     latency_note: ClassVar[str]
     default_engine: ClassVar[Engine] = Engine.CXXRTL
     default_cases: ClassVar[int] = 200
+    serves_successor: ClassVar[bool] = False
 
     @abstractmethod
     def component(self, config: AcceleratorConfig) -> wiring.Component:
@@ -81,7 +83,7 @@ class Unit(ABC):
 
     def built(self, config: AcceleratorConfig, build: Callable[[], Built]) -> Built:
         """Result of `build`; its refusals as errors of input."""
-        if config.successor.features:
+        if config.successor.features and not self.serves_successor:
             raise InputError(
                 f"the hardware cannot do what the machine is asked for; the unit {self.name} is that of the published one",
                 source=config.name,

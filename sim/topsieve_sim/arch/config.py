@@ -169,6 +169,9 @@ class SuccessorConfig(_Part):
         lt=1.0,
         description="a key whose probability must stay below this ends with its MSB plane (decoding); 0 = off",
     )
+    termination_rows: int = Field(
+        1, ge=1, le=64, description="query heads of one key-value head up to which keys end early; each runs twice"
+    )
     tile_keys: int = Field(
         0, ge=0, le=65_536, description="keys after which a bound is taken and values are asked for; 0 = the whole row"
     )

@@ -195,7 +195,7 @@ class _Run:
             notes.append("local value selection: scores drawn uniformly at random, the trace holds none")
         if self.even_candidates:
             notes.append(
-                "early termination: as many candidates as the trace keeps values, spread evenly; it holds no operands"
+                "early termination: a row has as many candidates as the trace keeps values, rows of a head independent of each other; it holds no operands"
             )
         if self.drawn_cascade:
             notes.append("token and head selection: scores drawn uniformly at random where the trace holds none")

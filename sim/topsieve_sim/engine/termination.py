@@ -74,8 +74,9 @@ def terminates(work: AttentionWork, trace: Trace, config: AcceleratorConfig) -> 
     """Whether keys of this descriptor end early."""
     op = work.query_key
     known = (work.groups[0].start, "query") in trace.operands or work.kept < op.keys
-    fits = op.keys <= config.capacity and work.rows_per_kv_head <= partial_rows(config, op.keys)
-    return config.successor.terminates and op.queries == 1 and known and fits
+    rows = work.rows_per_kv_head
+    wanted = config.successor.terminates and op.queries == 1 and rows <= config.successor.termination_rows
+    return wanted and known and op.keys <= config.capacity and rows <= partial_rows(config, op.keys)
 
 
 def without_selection(work: AttentionWork) -> AttentionWork:
@@ -93,8 +94,9 @@ def without_selection(work: AttentionWork) -> AttentionWork:
 def terminate(work: AttentionWork, trace: Trace, config: AcceleratorConfig, memo: Memo) -> Termination:
     """Candidates of a descriptor; `memo` keeps those of equal content.
 
-    Without operands, a head has as many candidates as the trace keeps values, spread evenly, and the trace's `lsb_rows` say
-    which heads need their second plane; keys of one plane need it always.
+    Without operands, each row has as many candidates as the trace keeps values, rows that share a head drawn independently of
+    each other, spread evenly; the trace's `lsb_rows` say which heads need their second plane; keys of one plane need it
+    always.
     """
     parts = [_part(group, work, trace, config, memo) for group in work.groups]
     return Termination(
@@ -127,7 +129,8 @@ def _part(
         counts, whole = tile_counts(result.candidates, config), result.whole & (lsb_bits > 0)
     else:
         places = np.zeros((1, op.keys), np.bool_)
-        places[0, np.arange(kept) * op.keys // kept] = True
+        wanted = round(op.keys * (1 - (1 - kept / op.keys) ** work.rows_per_kv_head))
+        places[0, np.arange(wanted) * op.keys // wanted] = True
         counts = tile_counts(np.repeat(places, op.kv_heads, axis=0), config)
         whole = np.full(op.kv_heads, lsb_bits > 0)
         if decides:
