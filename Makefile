@@ -39,6 +39,7 @@ test-full: check system ## test, with the slow proofs and newly drawn cases
 
 bench: environment ## simulator speed, ratios measured side by side
 	$(BIN)/python -m topsieve_sim.bench
+	$(BIN)/python -m topsieve_sim.closed_form.bench
 	$(BIN)/python -m topsieve_sim.dram.bench
 	$(BIN)/python scripts/scalesim_bench.py
 	$(BIN)/python -m topsieve_rtl.bench

@@ -87,10 +87,10 @@ def _at(stream: _Stream, beat: int, row: int) -> int:
     place = beat - stream.begin[row]
     steps = stream.begin[row + 1] - stream.begin[row] - 1
     if place == 0:
-        return stream.first[row]
+        return int(stream.first[row])
     if place == steps:
-        return stream.last[row]
-    return stream.first[row] + (stream.last[row] - stream.first[row]) * place // steps
+        return int(stream.last[row])
+    return int(stream.first[row] + (stream.last[row] - stream.first[row]) * place // steps)
 
 
 @njit(cache=True, inline="always")
@@ -197,7 +197,7 @@ def _descriptor(
     issue_ring = np.full(issue_rows, -1, np.int64)
 
     # The memory takes one request at a time: a cycle to pick it, then a word a cycle.
-    free = np.int64(0)
+    free = 0
     loaded = min(operand_banks, heads)
     for head in range(loaded):
         key_picked[head] = free
@@ -206,17 +206,17 @@ def _descriptor(
             value_picked[head] = free
             free += _words(keys, value_row_bits, width) + 1
 
-    product_free = np.int64(0)
-    picked_last = np.int64(-1)
-    fill_last = np.int64(-1)
-    exponential_last = np.int64(-1)
-    normalise_last = np.int64(-1)
-    topk_last = np.int64(-1)
-    adapter_free = np.int64(0)
-    result_taken = np.int64(-1)
-    filter_last = np.int64(-1)
+    product_free = 0
+    picked_last = -1
+    fill_last = -1
+    exponential_last = -1
+    normalise_last = -1
+    topk_last = -1
+    adapter_free = 0
+    result_taken = -1
+    filter_last = -1
     weighted_last = -weighted_interval
-    left_last = np.int64(-1)
+    left_last = -1
     again_head = again_tail = next_row = started = finals = 0
     fill_row = score_row = exponential_row = probability_row = 0
     fill.begin[0] = 0
@@ -311,7 +311,7 @@ def _descriptor(
             normalised = max(normalised, _at(probability, first_probability - normalise_depth, probability_row) + 1)
         last_offered = normalised + count - 1 + machines.normalise[c]
 
-        filtered = np.int64(0)
+        filtered = 0
         if select:
             # Into the top-k engine, through an adapter where it is narrower than a beat.
             parts = (lanes + topk_lanes - 1) // topk_lanes if narrow else 1
@@ -380,4 +380,4 @@ def _descriptor(
                 free = value_picked[loaded] + _words(keys, value_row_bits, width) + 1
             loaded += 1
         started += 1
-    return max(left_last + 1, free)
+    return int(max(left_last + 1, free))

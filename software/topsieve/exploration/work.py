@@ -15,6 +15,7 @@ from topsieve_sim.errors import InputError
 
 if TYPE_CHECKING:
     from topsieve_sim.arch import AcceleratorConfig
+    from topsieve_sim.closed_form import ClosedForm
     from topsieve_sim.engine import Program
 
 # What every point is measured by, in the order of the tables.
@@ -55,6 +56,13 @@ def _program(path: Path) -> Program:
     from topsieve_sim.trace import load_trace
 
     return prepare(load_trace(path))
+
+
+@lru_cache(maxsize=2)
+def _closed(path: Path, seed: int) -> ClosedForm:
+    from topsieve_sim.closed_form import ClosedForm
+
+    return ClosedForm(_program(path), seed=seed)
 
 
 def _simulated(chunk: Chunk) -> list[Mapping[str, Any]]:
@@ -105,9 +113,7 @@ def _estimated(chunk: Chunk) -> list[Mapping[str, Any]]:
 
 
 def _closed_form(path: Path, configs: list[AcceleratorConfig], seed: int) -> list[dict[str, Any]]:
-    from topsieve_sim.closed_form import estimate
-
-    found = estimate(_program(path), configs, seed=seed)
+    found = _closed(path, seed).estimate(configs)
     columns = {
         "latency_cycles": found.cycles,
         "latency_us": found.latency_us,
