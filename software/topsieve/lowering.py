@@ -20,6 +20,8 @@ from topsieve.models.attention import kept_values
 from topsieve.record import LayerRecord, Record, VisionRecord, dense_record
 from topsieve.reduction.ordering import live_rank
 from topsieve.reduction.roles import BitPlan, Decision, ModelShape, Signal, Site
+from topsieve.tuning.lowering import lower_tuning
+from topsieve.tuning.record import TuningRecord
 from topsieve_sim.errors import InputError
 from topsieve_sim.trace import Op, TopKScope, Trace
 from topsieve_sim.trace.ops import (
@@ -48,7 +50,11 @@ class Mode(StrEnum):
 
 
 def lower(
-    record: Record | CacheRecord, *, operands: bool = False, mode: Mode | str = Mode.LIVE, bits: BitPlan | None = None
+    record: Record | CacheRecord | TuningRecord,
+    *,
+    operands: bool = False,
+    mode: Mode | str = Mode.LIVE,
+    bits: BitPlan | None = None,
 ) -> Trace:
     """The operations of `record`, sequence by sequence and layer by layer.
 
@@ -63,7 +69,8 @@ def lower(
 
     Parameters
     ----------
-    record : of a forward pass, or of a decoder's passes (see `topsieve.cache.lowering`; live mode only).
+    record : of a forward pass, of a decoder's passes (see `topsieve.cache.lowering`; live mode only), or of a pass of
+        fine-tuning (`topsieve.tuning.lowering`, which also lowers the backward pass; live mode only).
     operands : attach queries, keys, values, size biases and decision scores; needs a record that kept them.
     mode : see `Mode`.
     bits : widths of queries, keys and values where the method does not say; without it they are unquantised, 32 bits.
@@ -76,10 +83,11 @@ def lower(
     if mode not in list(Mode):
         raise InputError("unknown mode", field="mode", value=str(mode), allowed=", ".join(Mode))
     mode = Mode(mode)
-    if isinstance(record, CacheRecord):
+    if isinstance(record, CacheRecord | TuningRecord):
         if mode is not Mode.LIVE:
             raise InputError("a decoder's passes are lowered live", field="mode", value=str(mode), allowed=Mode.LIVE)
-        return lower_cache(record, operands=operands, bits=bits)
+        lowered = lower_cache if isinstance(record, CacheRecord) else lower_tuning
+        return lowered(record, operands=operands, bits=bits)  # type: ignore[operator]
     if operands and mode is Mode.PADDED:
         raise InputError("operands are of live tokens only", field="mode", value=str(mode), allowed=str(Mode.LIVE))
     if operands and any(layer.query is None for part in _parts(record) for layer in part.layers):

@@ -37,8 +37,8 @@ class MethodInfo:
     summary : first line of the class's docstring.
     description : the rest of the docstring, with the meaning of each parameter.
     parameters : in order.
-    acts_on : "layers", the tokens of a model's layers (it has `stages`), "cache", a decoder's cache (it has `cache`), and
-        "prompt", the text before any model (it has `prompt`).
+    acts_on : "layers", the tokens of a model's layers (it has `stages`), "cache", a decoder's cache (it has `cache`),
+        "prompt", the text before any model (it has `prompt`), and "tuning", a decoder's fine-tuning (it has `tuning`).
     """
 
     name: str
@@ -92,7 +92,7 @@ def read_info(name: str, target: str) -> MethodInfo:
         ),
         acts_on=tuple(
             kind
-            for function, kind in (("stages", "layers"), ("cache", "cache"), ("prompt", "prompt"))
+            for function, kind in (("stages", "layers"), ("cache", "cache"), ("prompt", "prompt"), ("tuning", "tuning"))
             if any(isinstance(node, ast.FunctionDef) and node.name == function for node in body.body)
         ),
     )

@@ -74,6 +74,7 @@ BUILT_IN = {
     "exit": "topsieve.methods.exit:Exit",
     "selective-context": "topsieve.methods.selective_context:SelectiveContext",
     "skipdecode": "topsieve.methods.skipdecode:SkipDecode",
+    "lemo": "topsieve.methods.lemo:LeMo",
 }
 
 

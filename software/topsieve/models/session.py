@@ -23,6 +23,7 @@ from topsieve_sim.errors import InputError
 
 if TYPE_CHECKING:
     from topsieve.cache.session import CachedModel
+    from topsieve.tuning.session import TunedModel
 
 
 class ReducedModel:
@@ -147,7 +148,7 @@ def reduce(
     seed: int = 0,
     units: Tensor | None = None,
     **parameters: Any,
-) -> ReducedModel | CachedModel:
+) -> ReducedModel | CachedModel | TunedModel:
     """Run `model` under `method` inside a `with` block; outside of it the model is as it was.
 
     ```python
@@ -190,7 +191,11 @@ def reduce(
     from topsieve.cache.families import is_decoder
     from topsieve.cache.session import acts_on_cache_only, cached
     from topsieve.prompt.roles import acts_on_prompts
+    from topsieve.tuning.roles import acts_on_tuning
+    from topsieve.tuning.session import tuned
 
+    if acts_on_tuning(changed):
+        return tuned(model, changed)
     if is_decoder(model):
         if units is not None:
             raise InputError("only encoders of text take units", field="units", allowed="none")

@@ -45,7 +45,7 @@ def decode(
     """
     with torch.inference_mode(), reduce(model, method, operands=operands, seed=seed) as reduced:
         if not isinstance(reduced, CachedModel):
-            raise InputError("not a decoder", field="model", value=type(model).__name__)
+            raise InputError("does nothing in decoding", source=f"method {method.name}", value=type(model).__name__)
         out = model(input_ids=prompt, use_cache=True)
         logits = [out.logits[:, -1]]
         for step in range(given.shape[1]):
