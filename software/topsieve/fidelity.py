@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from topsieve.corpus import Corpus
+from topsieve.corpus import Corpus, first_sentence
 from topsieve.lowering import lower
 from topsieve.methods import spell
 from topsieve.models import mean_pool, reduce
 from topsieve.pretrained import Pretrained
+from topsieve.prompt import Prompt, compress
+from topsieve.prompt.roles import PromptMethod
 from topsieve.reduction.roles import Method
 
 QUERIES = 32
@@ -81,6 +83,7 @@ class FidelityTest:
 
     def __init__(self, pretrained: Pretrained, corpus: Corpus, *, queries: int = QUERIES) -> None:
         self._pretrained = pretrained
+        self._words = (*corpus.paragraphs, *corpus.queries(queries))
         self._texts = pretrained.tokens(corpus.paragraphs, source=corpus.name)
         self._paragraphs = len(self._texts)
         self._texts += pretrained.tokens(corpus.queries(queries), source=f"{corpus.name} queries")
@@ -92,6 +95,19 @@ class FidelityTest:
     def measure(self, method: str | Method, *, keep: float | None = None, seed: int = 0, **parameters: Any) -> Fidelity:
         """Fidelity of `method`; parameters as of `topsieve.reduce`."""
         embedded = embed(self._pretrained, self._texts, method, keep=keep, seed=seed, **parameters)
+        return self._compared(embedded)
+
+    def measure_prompts(self, method: PromptMethod) -> Fidelity:
+        """Fidelity of a method that shortens texts before the full model reads them; FLOPs are its scorer's too."""
+        scorer = method.scorer()
+        short = [compress(method, asked(text), scorer=scorer) for text in self._words]
+        rows = self._pretrained.tokens([prompt.text for prompt in short], source="shortened text")
+        embedded = embed(self._pretrained, rows, "dense")
+        scoring = sum(prompt.work.flops for prompt in short if prompt.work is not None)
+        return self._compared(Embedded(spell(method), embedded.vectors, embedded.flops + scoring))
+
+    def _compared(self, embedded: Embedded) -> Fidelity:
+        """`embedded` against the full model."""
         cosine = (embedded.vectors * self._full.vectors).sum(-1)[: self._paragraphs]
         found = self._search(embedded.vectors)
         common = (found.unsqueeze(-1) == self._nearest.unsqueeze(-2)).any(-1)
@@ -112,6 +128,11 @@ class FidelityTest:
         paragraphs, queries = vectors[: self._paragraphs], vectors[self._paragraphs :]
         order = (queries @ paragraphs.T).sort(dim=-1, descending=True, stable=True).indices
         return order[:, : self.neighbours]
+
+
+def asked(text: str) -> Prompt:
+    """`text` as a prompt; who reads it is taken to ask for what its first sentence speaks of."""
+    return Prompt((text,), first_sentence(text))
 
 
 def embed(

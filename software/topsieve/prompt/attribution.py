@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -60,8 +60,7 @@ class Attributor:
                 scores, work = globenc(self.pretrained.model, ids), globenc_work(shape, len(ids))
             else:
                 scores, work = self._contributions(ids), decompx_work(shape, len(ids))
-        whole = Trace((*trace.ops, *work), trace.operands, trace.model, trace.method, trace.layers, trace.heads)
-        return tokens, scores.to(torch.float32).cpu().numpy(), whole
+        return tokens, scores.to(torch.float32).cpu().numpy(), replace(trace, ops=(*trace.ops, *work))
 
     def _contributions(self, ids: list[int]) -> Tensor:
         parts = decomposed(self.pretrained.model, ids)

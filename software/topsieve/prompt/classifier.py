@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,7 +79,7 @@ class KeepClassifier:
         found = logits.softmax(-1)[1 : 1 + len(pieces), 1].to(torch.float32).cpu().numpy()
         width = hidden.shape[-1]
         head = Projection(layer=trace.layers - 1, tokens=len(ids), inputs=width, outputs=2, role="other")
-        return found, Trace((*trace.ops, head), trace.operands, trace.model, trace.method, trace.layers, trace.heads)
+        return found, replace(trace, ops=(*trace.ops, head))
 
 
 def encoded(pretrained: Pretrained, ids: list[int], run: Run) -> tuple[Tensor, Trace]:
@@ -89,7 +89,8 @@ def encoded(pretrained: Pretrained, ids: list[int], run: Run) -> tuple[Tensor, T
     with torch.no_grad(), reduce(base, "dense", operands=run.operands) as dense:
         hidden: Tensor = base(input_ids=tokens, attention_mask=torch.ones_like(tokens)).last_hidden_state
         trace = lower(dense.record, operands=run.operands, bits=run.bits)
-    return hidden, trace
+    # A model's own idea of its name may be a folder on this machine.
+    return hidden, replace(trace, model=pretrained.name)
 
 
 def saved_heads(folder: Path = CHECKPOINT) -> dict[str, Tensor]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from torch import Tensor
 
+from topsieve.prompt import Compressed
 from topsieve.record import Record
 from topsieve.reduction.reduction import Reduction
 from topsieve.reduction.roles import Site
@@ -44,4 +47,20 @@ def token_counts(record: Record) -> dict[str, object]:
         "attention": [int(layer.attention_tokens.sum()) for layer in record.layers],
         "ffn": [int(layer.ffn_tokens.sum()) for layer in record.layers],
         "heads": [int(layer.heads.sum()) for layer in record.layers],
+    }
+
+
+def unit_survival(prompt: Compressed, layers: int) -> tuple[str, ...]:
+    """What is left of each unit of a shortened prompt: the same text for each of the model's `layers`."""
+    kept = set(prompt.kept)
+    return ("".join(ALONE if number in kept else GONE for number in range(len(prompt.units))),) * layers
+
+
+def prompt_facts(prompts: Sequence[Compressed], scorer_flops: int, tokens: Sequence[int]) -> Mapping[str, int]:
+    """What became of prompts: their units before and after, the model's tokens, and what the scorer cost."""
+    return {
+        "units": sum(len(prompt.units) for prompt in prompts),
+        "units_kept": sum(len(prompt.kept) for prompt in prompts),
+        "tokens_read": sum(tokens),
+        "scorer_flops": scorer_flops,
     }

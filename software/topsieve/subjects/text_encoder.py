@@ -11,14 +11,19 @@ from typing import Any
 import torch
 
 from topsieve.corpus import evenly_spaced, python_reference
-from topsieve.fidelity import FidelityTest
+from topsieve.fidelity import FidelityTest, asked
 from topsieve.lowering import lower
+from topsieve.methods import build, spell
 from topsieve.models import reduce
 from topsieve.pretrained import MINILM, MINILM_SHA256, Pretrained, load_pretrained
+from topsieve.prompt import charged, compress
+from topsieve.prompt.roles import PromptMethod
+from topsieve.record import Record
 from topsieve.reduction.roles import BitPlan, Method
 from topsieve.results import json_text
 from topsieve.subjects.subject import Inputs, Metric, Observation
-from topsieve.subjects.survival import survival, token_counts
+from topsieve.subjects.survival import prompt_facts, survival, token_counts, unit_survival
+from topsieve_sim.trace import Trace
 
 _HASHED_BYTES = 1 << 20
 
@@ -52,8 +57,8 @@ class TextEncoder:
 
     def load(self) -> None:
         self._pretrained: Pretrained = load_pretrained(self._path)
-        texts = evenly_spaced(self._corpus.paragraphs, self._inputs.sequences)
-        self._rows = self._pretrained.tokens(texts, source=self._corpus.name)
+        self._texts = evenly_spaced(self._corpus.paragraphs, self._inputs.sequences)
+        self._rows = self._pretrained.tokens(self._texts, source=self._corpus.name)
         self._fidelity = FidelityTest(self._pretrained, self._corpus)
 
     @property
@@ -69,19 +74,40 @@ class TextEncoder:
         }
 
     def observe(self, method: Method, bits: BitPlan) -> Observation:
+        if isinstance(method, PromptMethod):
+            return self._observe_prompts(method, bits)
+        record, trace = self._run(method, self._rows, bits)
+        words = self._pretrained.tokenizer.convert_ids_to_tokens(self._rows[0])
+        return Observation(trace, token_counts(record), tuple(words), tuple(survival(record, sequence=0)), {})
+
+    def _observe_prompts(self, method: PromptMethod, bits: BitPlan) -> Observation:
+        scorer = method.scorer()
+        short = [compress(method, asked(text), scorer=scorer, operands=True, bits=bits) for text in self._texts]
+        rows = self._pretrained.tokens([prompt.text for prompt in short], source=self._corpus.name)
+        record, trace = self._run(build("dense"), rows, bits)
+        whole = charged(trace, short, spell(method))
+        more = {"prompt": prompt_facts(short, whole.flops - trace.flops, [len(row) for row in rows])}
+        survived = unit_survival(short[0], record.shape.layers)
+        return Observation(whole, token_counts(record), short[0].units, survived, more)
+
+    def _run(self, method: Method, rows: Sequence[Sequence[int]], bits: BitPlan) -> tuple[Record, Trace]:
+        """What happened to the sequences `rows`, and its trace with operands."""
         with (
             torch.inference_mode(),
             reduce(self._pretrained.model, method, operands=True, seed=self._inputs.seed) as reduced,
         ):
-            self._pretrained.model(**self._pretrained.batch(self._rows))
+            self._pretrained.model(**self._pretrained.batch(rows))
             record = reduced.record
+            assert isinstance(record, Record)
         # A model's own idea of its name may be a folder on this machine.
-        trace = dataclasses.replace(lower(record, operands=True, bits=bits), model=self._name)
-        words = self._pretrained.tokenizer.convert_ids_to_tokens(self._rows[0])
-        return Observation(trace, token_counts(record), tuple(words), tuple(survival(record, sequence=0)), {})
+        return record, dataclasses.replace(lower(record, operands=True, bits=bits), model=self._name)
 
     def quality(self, method: Method) -> dict[str, float | int]:
-        measured = dataclasses.asdict(self._fidelity.measure(method, seed=self._inputs.seed))
+        if isinstance(method, PromptMethod):
+            fidelity = self._fidelity.measure_prompts(method)
+        else:
+            fidelity = self._fidelity.measure(method, seed=self._inputs.seed)
+        measured = dataclasses.asdict(fidelity)
         return {name: value for name, value in measured.items() if name != "method"}
 
 

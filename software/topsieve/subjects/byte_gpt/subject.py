@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -12,13 +13,15 @@ import torch
 from torch import Tensor
 
 from topsieve.lowering import lower
-from topsieve.methods import build
+from topsieve.methods import build, spell
+from topsieve.prompt import charged
+from topsieve.prompt.roles import PromptMethod
 from topsieve.reduction.roles import BitPlan, Method
-from topsieve.subjects.byte_gpt import text
+from topsieve.subjects.byte_gpt import prompts, text
 from topsieve.subjects.byte_gpt.model import CHECKPOINT, WEIGHTS, load_byte_gpt
 from topsieve.subjects.decoding import Decoded, decode
 from topsieve.subjects.subject import Inputs, Metric, Observation
-from topsieve.subjects.survival import ALONE, GONE, SHARED
+from topsieve.subjects.survival import ALONE, GONE, SHARED, prompt_facts, unit_survival
 from topsieve_sim.errors import InputError
 
 # Bytes of a prompt, bytes that are then scored one by one, bytes that run on the accelerator behind a prompt.
@@ -30,7 +33,8 @@ class ByteGpt:
     """Text the model has never seen: the prompt is read and reduced, then the next bytes are scored as in decoding.
 
     Quality is measured on `inputs.paragraphs` windows of held-out topics (or of the user's text), and on as many recall
-    questions: notes in a prompt, the question behind it (see `topsieve.subjects.byte_gpt.text`).
+    questions: notes in a prompt, the question behind it (see `topsieve.subjects.byte_gpt.text`). Methods that shorten
+    prompts act before all that, see `topsieve.subjects.byte_gpt.prompts`.
     """
 
     def __init__(self, name: str, inputs: Inputs) -> None:
@@ -90,6 +94,8 @@ class ByteGpt:
         }
 
     def observe(self, method: Method, bits: BitPlan) -> Observation:
+        if isinstance(method, PromptMethod):
+            return self._observe_prompts(method, bits)
         rows = self._windows[: self._inputs.sequences]
         given = rows[:, PROMPT : PROMPT + DECODED]
         ran = self._decode(method, rows[:, :PROMPT], given, operands=True)
@@ -108,7 +114,7 @@ class ByteGpt:
         return Observation(trace, tokens, words, tuple(_letters(ran)), more)
 
     def quality(self, method: Method) -> dict[str, float | int]:
-        measured = self._measured(method)
+        measured = self._measured_prompts(method) if isinstance(method, PromptMethod) else self._measured(method)
         return {
             "perplexity_ratio": measured["perplexity"] / self._dense["perplexity"],
             "recall_accuracy": measured["recall_accuracy"],
@@ -127,6 +133,38 @@ class ByteGpt:
             "perplexity": float(loss.double().exp()),
             "recall_accuracy": float(right.double().mean()),
             "held_bytes": float(ran.record.held_bytes[0]),
+        }
+
+    def _observe_prompts(self, method: PromptMethod, bits: BitPlan) -> Observation:
+        rows = self._windows[: self._inputs.sequences]
+        parts = [prompts.split(bytes(row)) for row in rows[:, :PROMPT].tolist()]
+        short = prompts.shorten(method, method.scorer(), parts, operands=True, bits=bits)
+        ran, trace = prompts.decoded(self._model, short, rows[:, PROMPT : PROMPT + DECODED], bits)
+        work = [prompt.compressed for prompt in short]
+        charge = charged(dataclasses.replace(trace, model=self._name), work, spell(method))
+        layers = range(ran[0].record.shape.layers)
+        last = [run.record.passes[-1] for run in ran]
+        tokens = {
+            "sequences": len(ran),
+            "attention": [sum(int(layers_of[layer].slots.max()) for layers_of in last) for layer in layers],
+            "ffn": [sum(int(layers_of[layer].queries.sum()) for layers_of in last) for layer in layers],
+            "heads": [sum(int(layers_of[layer].heads.sum()) for layers_of in last) for layer in layers],
+        }
+        more = {"prompt": prompt_facts(work, charge.flops - trace.flops, [len(prompt.content) for prompt in short])}
+        return Observation(charge, tokens, work[0].units, unit_survival(work[0], len(layers)), more)
+
+    def _measured_prompts(self, method: PromptMethod) -> dict[str, float]:
+        count = self._inputs.paragraphs
+        rows, scorer = self._windows[:count], method.scorer()
+        short = prompts.shorten(method, scorer, [prompts.split(bytes(row)) for row in rows[:, :PROMPT].tolist()])
+        loss = prompts.loss_behind(self._model, short, rows[:, PROMPT:])
+        asked = [(bytes(row[:PROMPT]), bytes(row[PROMPT:])) for row in self._questions[:count].tolist()]
+        right = prompts.answers(self._model, prompts.shorten(method, scorer, asked)) == self._answers[:count]
+        share = sum(len(prompt.content) for prompt in short) / (count * PROMPT)
+        return {
+            "perplexity": math.exp(loss),
+            "recall_accuracy": float(right.double().mean()),
+            "held_bytes": share * self._dense["held_bytes"],
         }
 
     def _decode(self, method: Method, prompt: Tensor, given: Tensor, *, operands: bool = False) -> Decoded:
