@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -97,23 +98,24 @@ def digest(*texts: str) -> str:
 def built_once(kind: str, key: str, build: Callable[[Path], None]) -> Path:
     """Folder `kind/key` of the build folder, filled by `build` if it is not there yet.
 
-    `build` fills a private folder that then takes its place in one step, so concurrent runs cannot see half a product.
+    `build` fills a private folder that then takes its place in one step, so nobody sees half a product. Who comes while
+    another process builds the same waits for it.
     """
     target = build_folder() / kind / key
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    private = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=target.parent))
-    try:
-        build(private)
+    with open(target.parent / f".{key}.lock", "w") as lock:
+        # Released when the file is closed, also by a process that dies.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if target.exists():
+            return target
+        private = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=target.parent))
         try:
+            build(private)
             private.rename(target)
-        except OSError:
-            # Another run was first; its product is the same, and a failed rename to a missing target is real.
-            if not target.exists():
-                raise
-    finally:
-        shutil.rmtree(private, ignore_errors=True)
+        finally:
+            shutil.rmtree(private, ignore_errors=True)
     return target
 
 

@@ -11,7 +11,7 @@ TINY = load_config("tiny")
 
 
 def draw_machine(seed: int) -> AcceleratorConfig:
-    """A small valid machine; two in three have formats of their own."""
+    """A small valid machine without fetchers; two in three have formats of their own."""
     generator = np.random.default_rng(seed)
     while True:
         fields = TINY.model_dump() | _draw_shape(generator)
@@ -41,6 +41,8 @@ def _draw_shape(generator: np.random.Generator) -> dict[str, object]:
         "softmax": {"lanes": lanes},
         "topk": {"parallelism": lanes},
         "importance": {"heads": int(generator.integers(1, 9))},
+        # Fetchers ask for one lane split in both arrays; the units do not.
+        "memory": TINY.memory.model_dump() | {"model": "ideal"},
     }
 
 
