@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from topsieve.exploration.sweep import Watcher
 
 if TYPE_CHECKING:
-    from topsieve.exploration.sweep import Workers
+    from topsieve.exploration.sweep import Sweep, Workers
 
 
 def workers_of(arguments: argparse.Namespace) -> Workers:
@@ -94,3 +94,38 @@ def measures(row: Mapping[str, Any]) -> tuple[str, ...]:
         f"{row['power_w']:.3g}",
         f"{row['area_mm2']:.4g}",
     )
+
+
+def print_front(sweep: Sweep) -> None:
+    """The points that no other beats, as a table: the fastest of them."""
+    from topsieve.cli.show import print_table
+    from topsieve.exploration.sweep_files import columns_of, front_of
+
+    front = front_of(sweep)
+    columns = [column for column in columns_of(sweep) if len({item.point.place.get(column) for item in front}) > 1]
+    shown = sorted(front, key=lambda item: (item.row["latency_cycles"], item.point.number))[:20]
+    objectives = ", ".join(objective.value for objective in sweep.spec.objectives)
+    print_table(
+        f"{sweep.spec.name}: {len(sweep.measured)} points ({sweep.spec.mode}); {len(front)} that no other beats in {objectives}"
+        + (f", the {len(shown)} fastest" if len(shown) < len(front) else ""),
+        [
+            ("point", "right"),
+            *((column, "left") for column in columns),
+            *((name, "right") for name in (*measure_headings(), *sweep.metrics[:1])),
+        ],
+        [
+            [
+                str(item.point.number),
+                *(_text(item.point.place.get(column)) for column in columns),
+                *measures(item.row),
+                *(f"{item.point.run.quality[name]:.3f}" for name in sweep.metrics[:1]),
+            ]
+            for item in shown
+        ],
+    )
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from topsieve.exploration.spec import Axis, Sampling, Scalar, SweepSpec
+from topsieve.exploration.spec import Axis, Sampling, Scalar, SearchSpec, SweepSpec
 from topsieve.methods import describe
 
 # The first columns of every point: which workload it runs.
@@ -17,7 +17,7 @@ TRACE, METHOD, KEEP = "trace", "method", "keep"
 Place = Mapping[str, Scalar | None]
 
 
-def axes_of(spec: SweepSpec) -> dict[str, Axis]:
+def axes_of(spec: SweepSpec | SearchSpec) -> dict[str, Axis]:
     """All axes of the space by column, those of the workload first."""
     workload = spec.workload
     axes: dict[str, Axis] = {}

@@ -186,6 +186,15 @@ class _Exploration(_Part):
         return load_config(self.accelerator)
 
 
+class Objective(StrEnum):
+    """What a search makes small, or large where it is quality."""
+
+    LATENCY_CYCLES = "latency_cycles"
+    ENERGY_PJ = "energy_pj"
+    AREA_MM2 = "area_mm2"
+    QUALITY = "quality"
+
+
 class SweepSpec(_Exploration):
     """A sweep: the points of a grid or of a Latin hypercube over fields, and methods and keep ratios or traces."""
 
@@ -202,14 +211,11 @@ class SweepSpec(_Exploration):
                 raise ValueError(f"{path}: a grid needs count values of a range")
         return self
 
-
-class Objective(StrEnum):
-    """What a search makes small, or large where it is quality."""
-
-    LATENCY_CYCLES = "latency_cycles"
-    ENERGY_PJ = "energy_pj"
-    AREA_MM2 = "area_mm2"
-    QUALITY = "quality"
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What the best points are the best in."""
+        quality = (Objective.QUALITY,) if self.workload.model else ()
+        return (Objective.LATENCY_CYCLES, Objective.ENERGY_PJ, Objective.AREA_MM2, *quality)
 
 
 class Sampler(StrEnum):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from topsieve.exploration.executors import Executor, ExecutorKind, Work, open_ex
 from topsieve.exploration.points import Point, Refused, Resolver
 from topsieve.exploration.sampling import places
 from topsieve.exploration.scheduling import Computed, compute
-from topsieve.exploration.spec import SweepSpec
+from topsieve.exploration.spec import SearchSpec, SweepSpec
 from topsieve.exploration.store import Row, Store
 from topsieve.exploration.work import run_chunk
 from topsieve.exploration.workloads import Workloads
@@ -42,7 +43,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The results of a sweep, each list in the order of its points.
+    """The results of a sweep or a search, each list in the order of its points.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ class Sweep:
     computed, stored : points computed by this run, and taken from the store.
     """
 
-    spec: SweepSpec
+    spec: SweepSpec | SearchSpec
     measured: tuple[Measured, ...]
     refused: tuple[Refused, ...]
     quarantined: tuple[Refused, ...]
@@ -125,24 +126,44 @@ def run_sweep(
             for key in computed.rows:
                 store.release(key)
     buried |= set(computed.quarantined)
+    return gathered(spec, resolved, rows, buried, store, workloads, computed, stored)
+
+
+def gathered(
+    spec: SweepSpec | SearchSpec,
+    resolved: Sequence[Point | Refused],
+    rows: Mapping[str, Row],
+    buried: AbstractSet[str],
+    store: Store,
+    workloads: Workloads,
+    computed: Computed,
+    stored: int,
+) -> Sweep:
+    """What is known of `resolved` places, in order: `rows` by key, and keys of points that are quarantined."""
+    measured: list[Measured] = []
+    refused: list[Refused] = []
+    quarantined: list[Refused] = []
+    failed: list[Refused] = []
+    for item in resolved:
+        if isinstance(item, Refused):
+            refused.append(item)
+            continue
+        row = rows.get(item.key, {})
+        if "refused" in row:
+            refused.append(Refused(item.number, item.place, row["refused"]))
+        elif "failed" in row:
+            failed.append(Refused(item.number, item.place, row["failed"]))
+        elif row:
+            measured.append(Measured(item, row))
+        elif item.key in buried:
+            facts = store.quarantined(item.key) or {}
+            quarantined.append(Refused(item.number, item.place, str(facts.get("reason"))))
     return Sweep(
         spec=spec,
-        measured=tuple(
-            Measured(item, rows[item.key])
-            for item in resolved
-            if isinstance(item, Point) and "latency_cycles" in rows.get(item.key, {})
-        ),
-        refused=tuple(_refused(resolved, rows)),
-        quarantined=tuple(
-            Refused(item.number, item.place, str((store.quarantined(item.key) or {}).get("reason")))
-            for item in resolved
-            if isinstance(item, Point) and item.key in buried
-        ),
-        failed=tuple(
-            Refused(item.number, item.place, rows[item.key]["failed"])
-            for item in resolved
-            if isinstance(item, Point) and "failed" in rows.get(item.key, {})
-        ),
+        measured=tuple(measured),
+        refused=tuple(refused),
+        quarantined=tuple(quarantined),
+        failed=tuple(failed),
         facts=workloads.facts(),
         metrics=workloads.metrics,
         computed=len(computed.rows),
@@ -174,16 +195,6 @@ def _computed(
     except KeyboardInterrupt:
         kept = f"{finished} of {total} points are done and kept"
         raise KeyboardInterrupt(f"{kept}; the same command goes on from there") from None
-
-
-def _refused(resolved: list[Point | Refused], rows: Mapping[str, Row]) -> list[Refused]:
-    found = []
-    for item in resolved:
-        if isinstance(item, Refused):
-            found.append(item)
-        elif "refused" in rows.get(item.key, {}):
-            found.append(Refused(item.number, item.place, rows[item.key]["refused"]))
-    return found
 
 
 def store_folder(out: Path, given: Path | None) -> Path:

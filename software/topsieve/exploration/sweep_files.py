@@ -1,4 +1,4 @@
-"""The files of a sweep: every point in a table, the front of the best in a summary; units in the headers.
+"""The files of a sweep or a search: every point in a table, the front of the best in a summary; units in the headers.
 
 The same bytes from one worker and from many, in one run or resumed: what depends on the run (times, what the store had) is
 not in them.
@@ -13,6 +13,7 @@ from typing import Any
 from topsieve.exploration.pareto import pareto_front
 from topsieve.exploration.points import Refused
 from topsieve.exploration.sampling import KEEP, METHOD, axes_of
+from topsieve.exploration.spec import Objective
 from topsieve.exploration.sweep import Measured, Sweep
 from topsieve.exploration.work import MEASURES
 from topsieve.results import json_text, versions, write_rows, write_text
@@ -25,8 +26,8 @@ RESULTS = "results.json"
 SUMMARY = "summary.json"
 REFUSED_TABLE = "refused.csv"
 
-# The measures that a front is taken over; the main measure of quality comes to it.
-FRONT_MEASURES = ("latency_cycles", "energy_pj", "area_mm2")
+# Measures whose least point stands in the summary.
+LEAST = ("latency_cycles", "energy_pj", "area_mm2")
 
 
 def write_inputs(folder: Path, config: AcceleratorConfig) -> None:
@@ -43,13 +44,19 @@ def columns_of(sweep: Sweep) -> tuple[str, ...]:
 
 
 def front_of(sweep: Sweep) -> tuple[Measured, ...]:
-    """The points that no other beats in cycles, energy, area and the main measure of quality."""
-    costs = [
-        [float(item.row[name]) for name in FRONT_MEASURES]
-        + [-float(item.point.run.quality[name]) for name in sweep.metrics[:1]]
-        for item in sweep.measured
-    ]
+    """The points that no other beats in all objectives."""
+    costs = [costs_of(item, sweep.spec.objectives, sweep.metrics) for item in sweep.measured]
     return tuple(sweep.measured[place] for place in pareto_front(costs))
+
+
+def costs_of(item: Measured, objectives: Sequence[Objective], metrics: Sequence[str]) -> list[float]:
+    """What a point costs in each objective; quality, the first of `metrics`, counts as its negative."""
+    return [
+        -float(item.point.run.quality[metrics[0]])
+        if objective is Objective.QUALITY
+        else float(item.row[objective.value])
+        for objective in objectives
+    ]
 
 
 def write_results(sweep: Sweep, folder: Path) -> None:
@@ -102,10 +109,10 @@ def summary_text(sweep: Sweep) -> str:
             "failed": [{"point": item.number, **item.place, "reason": item.reason} for item in sweep.failed],
             "least": {
                 name: _point(min(measured, key=lambda item: (item.row[name], item.point.number)))
-                for name in FRONT_MEASURES
+                for name in LEAST
                 if measured
             },
-            "front_measures": [*FRONT_MEASURES, *sweep.metrics[:1]],
+            "objectives": [objective.value for objective in sweep.spec.objectives],
             "front": [_point(item) for item in front_of(sweep)],
         }
     )

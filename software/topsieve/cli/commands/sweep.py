@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from topsieve.exploration.sweep import Sweep
 
 HELP = "a grid or Latin hypercube over fields, methods and keep ratios; resumes after anything"
 
@@ -37,7 +33,7 @@ def add_worker_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from topsieve.cli.exploring import RichWatcher, workers_of
+    from topsieve.cli.exploring import RichWatcher, print_front, workers_of
     from topsieve.exploration.spec import SWEEPS, load_sweep
     from topsieve.exploration.store import Store
     from topsieve.exploration.sweep import run_sweep, store_folder
@@ -72,41 +68,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(summary_text(sweep), end="")
     else:
-        _print_front(sweep)
+        print_front(sweep)
         print(f"\nwritten to {out}: results.csv, results.json, summary.json, refused.csv")
     return 1 if sweep.quarantined or sweep.failed else 0
-
-
-def _print_front(sweep: Sweep) -> None:
-    from topsieve.cli.exploring import measure_headings, measures
-    from topsieve.cli.show import print_table
-    from topsieve.exploration.sweep_files import columns_of, front_of
-
-    front = front_of(sweep)
-    columns = [column for column in columns_of(sweep) if len({item.point.place.get(column) for item in front}) > 1]
-    shown = sorted(front, key=lambda item: (item.row["latency_cycles"], item.point.number))[:20]
-    least = ", ".join(("cycles", "energy", "area", *sweep.metrics[:1]))
-    print_table(
-        f"{sweep.spec.name}: {len(sweep.measured)} points ({sweep.spec.mode}); {len(front)} that no other beats in {least}"
-        + (f", the {len(shown)} fastest" if len(shown) < len(front) else ""),
-        [
-            ("point", "right"),
-            *((column, "left") for column in columns),
-            *((name, "right") for name in (*measure_headings(), *sweep.metrics[:1])),
-        ],
-        [
-            [
-                str(item.point.number),
-                *(_text(item.point.place.get(column)) for column in columns),
-                *measures(item.row),
-                *(f"{item.point.run.quality[name]:.3f}" for name in sweep.metrics[:1]),
-            ]
-            for item in shown
-        ],
-    )
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
