@@ -10,7 +10,7 @@ DEMO_METHODS := dense,random,spatten,tome,evit,powerbert,spatten:head_keep=0.75,
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help environment system demo check unit test test-full bench gpu-bench validation registers charts resources bit-plans models clean distclean constraints
+.PHONY: help environment system demo check unit test test-full bench gpu-bench validation registers charts resources bit-plans ladder early-termination site models clean distclean constraints
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -61,6 +61,15 @@ charts: environment ## cycles and area of the top-k selectors, into docs/topk-se
 
 bit-plans: environment ## accuracy of key planes on MiniLM's operands, into docs/bit-plans.md
 	$(BIN)/python -m topsieve.bit_plans docs/bit-plans.md
+
+ladder: environment ## the successor's features over the published machine, into docs/successor-ladder.md
+	$(BIN)/topsieve ladder --out docs/successor-ladder.md
+
+early-termination: environment ## accuracy and cost of ending keys early on real operands, into docs/early-termination.md
+	$(BIN)/python -m topsieve.early_termination docs/early-termination.md
+
+site: environment ## build the documentation site, with the reference from docstrings, into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 models: environment ## train byte-gpt, digits-vit and mosaic-llava anew, with their checkpoints (each at most ten minutes of one core)
 	$(BIN)/python -m topsieve.subjects.byte_gpt.train

@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")/.."
 VENV=${VENV:-.venv}
 STAMP=$VENV/.topsieve
-EXTRAS=torch,rtl,kernels,plot,sweep,notebooks,dev
+EXTRAS=torch,rtl,kernels,plot,sweep,notebooks,docs,dev
 
 new_enough() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null

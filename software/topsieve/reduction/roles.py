@@ -112,6 +112,10 @@ class Schedule(Protocol):
 class Context:
     """What a step sees.
 
+    At `Site.HEAD` the items are heads: N is H, `valid` [B, H] marks the live heads, `positions` are head numbers,
+    `size` is 1 and `initial` is H. Heads do not move: a removed head keeps its place with `valid` False in later
+    layers, so `state` stays [B, H] and is not gathered, and `keep` of the reduction holds head numbers.
+
     Parameters
     ----------
     shape : of the model. layer : index.
@@ -124,10 +128,6 @@ class Context:
     segment : bool [B, N], the tokens that may be reduced, the visual ones among text; None where all may. Counts and
         shares of a budget, its protected tokens and `initial` speak of these; the others always stay.
     project : at `Site.PROJECTED`, the map float [..., C] to [..., D] that the features go through; None without one.
-
-    At `Site.HEAD` the items are heads: N is H, `valid` [B, H] marks the live heads, `positions` are head numbers,
-    `size` is 1 and `initial` is H. Heads do not move: a removed head keeps its place with `valid` False in later
-    layers, so `state` stays [B, H] and is not gathered, and `keep` of the reduction holds head numbers.
     """
 
     shape: ModelShape
