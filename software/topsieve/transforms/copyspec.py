@@ -20,13 +20,16 @@ class Matches:
     window: int
     text: list[int] = field(default_factory=list)
     first: dict[tuple[int, ...], int] = field(default_factory=dict)
+    indexed: int = 0  # runs that end here or before are known
 
     def append(self, tokens: Sequence[int]) -> None:
-        """Add `tokens`; runs up to the previous end are known from now on, the last `window` tokens are not."""
-        start = max(0, len(self.text) - self.window)
+        """Add `tokens`; runs that ended before them are known from now on (all runs of the first tokens that are given)."""
+        known = len(self.text) or len(tokens)
+        start = max(0, self.indexed - self.window + 1)
         self.text += tokens
-        for place in range(start, len(self.text) - self.window):
+        for place in range(start, known - self.window + 1):
             self.first.setdefault(tuple(self.text[place : place + self.window]), place)
+        self.indexed = known
 
     def draft(self, length: int) -> list[int]:
         """At most `length` tokens that followed the last `window` tokens where they first stood; empty without a match."""
