@@ -16,6 +16,8 @@ from torch import Tensor
 
 from topsieve.cache.lowering import lower_cache
 from topsieve.cache.record import CacheRecord
+from topsieve.chunks.lowering import lower_chunks
+from topsieve.chunks.record import ChunkRecord
 from topsieve.models.attention import kept_values
 from topsieve.record import LayerRecord, Record, VisionRecord, dense_record
 from topsieve.reduction.ordering import live_rank
@@ -50,7 +52,7 @@ class Mode(StrEnum):
 
 
 def lower(
-    record: Record | CacheRecord | TuningRecord,
+    record: Record | CacheRecord | TuningRecord | ChunkRecord,
     *,
     operands: bool = False,
     mode: Mode | str = Mode.LIVE,
@@ -69,8 +71,9 @@ def lower(
 
     Parameters
     ----------
-    record : of a forward pass, of a decoder's passes (see `topsieve.cache.lowering`; live mode only), or of a pass of
-        fine-tuning (`topsieve.tuning.lowering`, which also lowers the backward pass; live mode only).
+    record : of a forward pass; or, live mode only, of a decoder's passes (see `topsieve.cache.lowering`), of a pass of
+        fine-tuning (`topsieve.tuning.lowering`, which also lowers the backward pass) or of a prompt of chunks
+        (`topsieve.chunks.lowering`).
     operands : attach queries, keys, values, size biases and decision scores; needs a record that kept them.
     mode : see `Mode`.
     bits : widths of queries, keys and values where the method does not say; without it they are unquantised, 32 bits.
@@ -83,11 +86,14 @@ def lower(
     if mode not in list(Mode):
         raise InputError("unknown mode", field="mode", value=str(mode), allowed=", ".join(Mode))
     mode = Mode(mode)
-    if isinstance(record, CacheRecord | TuningRecord):
+    if isinstance(record, CacheRecord | TuningRecord | ChunkRecord):
         if mode is not Mode.LIVE:
             raise InputError("a decoder's passes are lowered live", field="mode", value=str(mode), allowed=Mode.LIVE)
-        lowered = lower_cache if isinstance(record, CacheRecord) else lower_tuning
-        return lowered(record, operands=operands, bits=bits)  # type: ignore[operator]
+        if isinstance(record, CacheRecord):
+            return lower_cache(record, operands=operands, bits=bits)
+        if isinstance(record, TuningRecord):
+            return lower_tuning(record, operands=operands, bits=bits)
+        return lower_chunks(record, operands=operands, bits=bits)
     if operands and mode is Mode.PADDED:
         raise InputError("operands are of live tokens only", field="mode", value=str(mode), allowed=str(Mode.LIVE))
     if operands and any(layer.query is None for part in _parts(record) for layer in part.layers):

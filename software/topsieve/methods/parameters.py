@@ -38,7 +38,8 @@ class MethodInfo:
     description : the rest of the docstring, with the meaning of each parameter.
     parameters : in order.
     acts_on : "layers", the tokens of a model's layers (it has `stages`), "cache", a decoder's cache (it has `cache`),
-        "prompt", the text before any model (it has `prompt`), and "tuning", a decoder's fine-tuning (it has `tuning`).
+        "prompt", the text before any model (it has `prompt`), "tuning", a decoder's fine-tuning (it has `tuning`), and
+        "chunks", prompts made of chunks that were read before (it has `chunks`).
     """
 
     name: str
@@ -92,7 +93,13 @@ def read_info(name: str, target: str) -> MethodInfo:
         ),
         acts_on=tuple(
             kind
-            for function, kind in (("stages", "layers"), ("cache", "cache"), ("prompt", "prompt"), ("tuning", "tuning"))
+            for function, kind in (
+                ("stages", "layers"),
+                ("cache", "cache"),
+                ("prompt", "prompt"),
+                ("tuning", "tuning"),
+                ("chunks", "chunks"),
+            )
             if any(isinstance(node, ast.FunctionDef) and node.name == function for node in body.body)
         ),
     )

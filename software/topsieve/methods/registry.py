@@ -75,6 +75,7 @@ BUILT_IN = {
     "selective-context": "topsieve.methods.selective_context:SelectiveContext",
     "skipdecode": "topsieve.methods.skipdecode:SkipDecode",
     "lemo": "topsieve.methods.lemo:LeMo",
+    "cache-craft": "topsieve.methods.cachecraft:CacheCraft",
 }
 
 

@@ -190,12 +190,20 @@ def reduce(
     # The cache package stands on this one.
     from topsieve.cache.families import is_decoder
     from topsieve.cache.session import acts_on_cache_only, cached
+    from topsieve.chunks.roles import acts_on_chunks
     from topsieve.prompt.roles import acts_on_prompts
     from topsieve.tuning.roles import acts_on_tuning
     from topsieve.tuning.session import tuned
 
     if acts_on_tuning(changed):
         return tuned(model, changed)
+    if acts_on_chunks(changed):
+        raise InputError(
+            "needs the chunks of a prompt",
+            field="method",
+            value=changed.name,
+            allowed="topsieve.chunks.reader.ChunkReader",
+        )
     if is_decoder(model):
         if units is not None:
             raise InputError("only encoders of text take units", field="units", allowed="none")
