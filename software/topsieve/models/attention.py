@@ -50,6 +50,7 @@ def attend(
     needs: frozenset[Signal],
     dropout: float = 0.0,
     causal: bool = False,
+    position_bias: Tensor | None = None,
 ) -> Attended:
     """Attention over the live tokens.
 
@@ -64,6 +65,7 @@ def attend(
     needs : signals to collect, of those that come from attention.
     dropout : probability, applied to the probabilities after the signals.
     causal : no query sees the keys after its own place.
+    position_bias : float [1 or B, H, N, N], added to the scaled scores; None for models without one.
     """
     key, value = expanded(key, query.shape[1]), expanded(value, query.shape[1])
     operand_signals = {Signal.QUERY: query, Signal.KEY: key, Signal.VALUE: value}
@@ -83,6 +85,8 @@ def attend(
         rows = slice(start, start + QUERY_BLOCK)
         block = query[:, :, rows]
         bias = _causal(key_bias, start, block.shape[2]) if causal else key_bias
+        if position_bias is not None:
+            bias = bias + position_bias[:, :, rows]
         probability = _probability(block, first_pass, scaling, bias)
         if policy.bits is not None and lsb_rows is not None:
             again = probability.amax(-1) < policy.bits.threshold
@@ -95,16 +99,24 @@ def attend(
         outputs.append(torch.matmul(probability, value))
     output = torch.cat(outputs, dim=2) * heads[:, :, None, None]
     signals |= tap.signals
-    signals |= class_scores(query, key, valid, scaling, needs)
+    signals |= class_scores(query, key, valid, scaling, needs, position_bias)
     if Signal.HEAD_ABSOLUTE_SUM in needs:
         signals[Signal.HEAD_ABSOLUTE_SUM] = tap.head_sum(output)
     return Attended(output.transpose(1, 2).contiguous(), signals, lsb_rows)
 
 
 def class_scores(
-    query: Tensor, key: Tensor, valid: Tensor, scaling: float, needs: frozenset[Signal]
+    query: Tensor,
+    key: Tensor,
+    valid: Tensor,
+    scaling: float,
+    needs: frozenset[Signal],
+    position_bias: Tensor | None = None,
 ) -> dict[Signal, Tensor]:
-    """The scores of the first live query, of those signals that are asked for; key [B, H, N, d] as of `expanded`."""
+    """The scores of the first live query, of those signals that are asked for; key [B, H, N, d] as of `expanded`.
+
+    `position_bias` as of `attend`; the row of all heads taken as one has none, because heads' biases are no products.
+    """
     signals: dict[Signal, Tensor] = {}
     if needs & {Signal.ATTENTION_CLS_LOGITS, Signal.ATTENTION_JOINT_CLS_ROW}:
         first = valid.to(torch.int8).argmax(-1)
@@ -112,7 +124,11 @@ def class_scores(
         scores = (rows.unsqueeze(2) * key).sum(-1)
         dead = ~valid.unsqueeze(1)
         if Signal.ATTENTION_CLS_LOGITS in needs:
-            signals[Signal.ATTENTION_CLS_LOGITS] = (scores * scaling).masked_fill(dead, 0)
+            logits = scores * scaling
+            if position_bias is not None:
+                whole = position_bias.expand(len(first), *position_bias.shape[1:])
+                logits = logits + whole[torch.arange(len(first), device=first.device), :, first]
+            signals[Signal.ATTENTION_CLS_LOGITS] = logits.masked_fill(dead, 0)
         if Signal.ATTENTION_JOINT_CLS_ROW in needs:
             width = query.shape[1] * query.shape[3]
             joint = scores.sum(1, keepdim=True) * width**-0.5

@@ -15,12 +15,16 @@ from topsieve_sim.errors import InputError
 # Post-LN encoders whose layer is `attention` (with `self` and `output`), `intermediate`, `output`: the hidden states between
 # attention and FFN leave the `attention` module, so a hook can reduce them.
 POST_LN_ENCODERS = ("bert", "camembert", "electra", "roberta", "xlm-roberta")
-# Pre-LN encoders of images: the residual is added in the layer's own `forward`, see `PreNormLayer`.
+# Pre-LN encoders whose layer is a list of attention and FFN, each with its own LayerNorm and residual: a hook on the first
+# reduces between them. Their positions are a bias of the scores, made in the first layer for all.
+RELATIVE_ENCODERS = ("t5",)
+TEXT_ENCODERS = (*POST_LN_ENCODERS, *RELATIVE_ENCODERS)
+# Pre-LN encoders of images: the residual is added in the layer's own `forward`, see `topsieve.models.tower`.
 VISION_ENCODERS = ("clip", "clip_vision_model", "vit")
 # Vision tower, projector and language model, by the class of the whole.
 MULTIMODAL = ("llava",)
 LANGUAGE_TOWERS = ("llama", "mistral", "qwen2", "qwen3")
-SUPPORTED = (*POST_LN_ENCODERS, *VISION_ENCODERS, *MULTIMODAL)
+SUPPORTED = (*TEXT_ENCODERS, *VISION_ENCODERS, *MULTIMODAL)
 
 ATTENTION_IMPLEMENTATIONS = ("eager", "sdpa")
 
@@ -32,7 +36,8 @@ REDUCED_PREFIX = "topsieve_"
 class EncoderLayer:
     """Modules of one layer. `self_attention` calls the attention function; `query` and `key` are its projections.
 
-    Post-LN layers have an `attention` that ends before the FFN. Pre-LN ones have the modules of `PreNormLayer`.
+    Layers of text encoders have an `attention` that ends before the FFN, residual included. Those of images have the modules
+    of a pre-LN layer.
     """
 
     layer: nn.Module
@@ -102,6 +107,8 @@ def parts_of(model: object) -> Encoder | Multimodal:
         return _multimodal(base)
     if config.model_type in VISION_ENCODERS:
         return _vision_encoder(_vision_base(base))
+    if config.model_type in RELATIVE_ENCODERS:
+        return _relative_encoder(base)
     if config.model_type not in POST_LN_ENCODERS:
         raise InputError("unsupported model family", field="model", value=config.model_type, allowed=families)
     if config.is_decoder or config.add_cross_attention:
@@ -150,6 +157,44 @@ def _shape(config: Any, layers: int, **more: Any) -> ModelShape:
         ffn_width=config.intermediate_size,
         **more,
     )
+
+
+def _relative_encoder(base: Any) -> Encoder:
+    """The encoder of a T5 that has no decoder."""
+    if hasattr(base, "decoder"):
+        raise InputError(
+            "a model with a decoder cannot be reduced: its cross-attention would no longer fit",
+            field="model",
+            value=type(base).__name__,
+            allowed="T5EncoderModel",
+        )
+    stack = base.encoder
+    config = stack.config
+    check_attention(config._attn_implementation)
+    layers = tuple(
+        EncoderLayer(
+            block,
+            block.layer[0].SelfAttention,
+            block.layer[0].SelfAttention.q,
+            block.layer[0].SelfAttention.k,
+            attention=block.layer[0],
+            norm_attention=block.layer[0].layer_norm,
+        )
+        for block in stack.block
+    )
+    shape = ModelShape(
+        name=Path(config._name_or_path).name or config.model_type,
+        family=config.model_type,
+        layers=len(layers),
+        heads=config.num_heads,
+        kv_heads=config.num_heads,
+        head_dim=config.d_kv,
+        width=config.d_model,
+        ffn_width=config.d_ff,
+        gated_ffn=config.is_gated_act,
+        class_token=False,
+    )
+    return Encoder(stack, shape, layers, stack.final_layer_norm)
 
 
 def _vision_base(base: Any) -> Any:

@@ -42,8 +42,9 @@ PROBED_SIGNALS = frozenset(
 KERNEL_SIGNALS = OPERAND_SIGNALS | CLASS_SIGNALS | HIDDEN_SIGNALS | PROBED_SIGNALS
 BOUNDARIES = (Site.INPUT, Site.OUTPUT, Site.PROJECTED)
 
-# The model's own attention: query, key, value and a bool mask [B, N] of live tokens (None: the mask the model made).
-Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+# The model's own attention: query, key, value, a bool mask [B, N] of live tokens (None: the mask the model made) and the
+# position bias of these, where there is one.
+Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, Tensor | None], Tensor]
 
 # What the next layer or the last normalisation would make of the hidden states: (signal, layer, hidden [B, N, C],
 # position ids [B, N]).
@@ -183,9 +184,23 @@ class ForwardPass:
         return len(self._layers)
 
     def attention(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, kernel: Kernel, *, scaling: float, dropout: float
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        kernel: Kernel,
+        *,
+        scaling: float,
+        dropout: float,
+        position_bias: Tensor | None = None,
     ) -> Tensor:
-        """Attention of `layer` on [B, H, N, d]: [B, N, H, d]. The model's own kernel works where nothing else is asked."""
+        """Attention of `layer` on [B, H, N, d]: [B, N, H, d]. The model's own kernel works where nothing else is asked.
+
+        `position_bias` float [1, H, M, M] speaks of the M tokens that entered the first layer.
+        """
+        if position_bias is not None and self._reduced:
+            position_bias = self._moved_bias(position_bias)
         policy = self._plan.method.attention(self._plan.shape, layer)
         needs = self._plan.needs(layer)
         running = _Layer(policy, self.valid.sum(-1), self.valid.shape[1], self.heads, self.positions)
@@ -202,8 +217,9 @@ class ForwardPass:
             operands = {Signal.QUERY: query, Signal.KEY: key, Signal.VALUE: value}
             for signal in sorted(needs & OPERAND_SIGNALS):
                 running.signals[signal] = expanded(operands[signal], query.shape[1])
-            running.signals |= class_scores(query, expanded(key, query.shape[1]), self.valid, scaling, needs)
-            return kernel(query, key, value, self.valid if self._reduced else None)
+            every_key = expanded(key, query.shape[1])
+            running.signals |= class_scores(query, every_key, self.valid, scaling, needs, position_bias)
+            return kernel(query, key, value, self.valid if self._reduced else None, position_bias)
         attended = attend(
             query,
             key,
@@ -216,10 +232,19 @@ class ForwardPass:
             needs=needs,
             dropout=dropout,
             causal=self._causal,
+            position_bias=position_bias,
         )
         running.signals.update(attended.signals)
         running.lsb_rows = attended.lsb_rows
         return attended.output
+
+    def _moved_bias(self, position_bias: Tensor) -> Tensor:
+        """float [B, H, N, N]: the bias between the places where the slots stand; 0 where one has no place of its own."""
+        place = self._place.clamp(min=0)
+        rows = position_bias[0][:, place].transpose(0, 1)  # [B, H, N, M]
+        moved = rows.gather(3, place[:, None, None, :].expand(*rows.shape[:3], place.shape[1]))
+        nowhere = self._place < 0
+        return moved.masked_fill(nowhere[:, None, :, None] | nowhere[:, None, None, :], 0)
 
     def before_ffn(self, hidden: Tensor) -> Tensor:
         """Take the steps between attention and FFN on `hidden` [B, N, C]."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from topsieve.methods import build
-from topsieve.models.families import POST_LN_ENCODERS, Multimodal, check_attention, parts_of
+from topsieve.models.families import TEXT_ENCODERS, Multimodal, check_attention, parts_of
 from topsieve.models.forward import ForwardPass
 from topsieve.models.multimodal import ReducedMultimodal
 from topsieve.models.tower import ReducedTower
@@ -42,7 +42,7 @@ class ReducedModel:
         self, model: object, method: Method, *, operands: bool = False, seed: int = 0, units: Tensor | None = None
     ) -> None:
         parts = parts_of(model)
-        if units is not None and (isinstance(parts, Multimodal) or parts.shape.family not in POST_LN_ENCODERS):
+        if units is not None and (isinstance(parts, Multimodal) or parts.shape.family not in TEXT_ENCODERS):
             raise InputError("only encoders of text take units", field="units", allowed="none")
         self._units = units
         self._method = method
@@ -119,7 +119,7 @@ class ReducedModel:
         self._done = False
         if self._whole is not None:
             self._whole.start(given)
-        elif self._tower.encoder.shape.family in POST_LN_ENCODERS:
+        elif self._tower.encoder.shape.family in TEXT_ENCODERS:
             if given.get("encoder_hidden_states") is not None or given.get("past_key_values") is not None:
                 raise InputError("only an encoder can be reduced", field="encoder_hidden_states, past_key_values")
             live = _live_tokens(given)
@@ -159,9 +159,9 @@ def reduce(
 
     Parameters
     ----------
-    model : of Hugging Face transformers: a post-LN encoder (BERT family), an image encoder (ViT, CLIP), or a decoder
-        (GPT-2, Llama, Mistral, Qwen2, Qwen3), alone or inside a task model; or a LLaVA. A decoder's cache is what is
-        reduced: `generate` works.
+    model : of Hugging Face transformers: a text encoder (BERT family, T5EncoderModel), an image encoder (ViT, CLIP), or a
+        decoder (GPT-2, Llama, Mistral, Qwen2, Qwen3), alone or inside a task model; or a LLaVA. A decoder's cache is what
+        is reduced: `generate` works.
     method : a method, or the text of one as `topsieve.methods.build` reads it: `spatten`, `spatten:value_keep=0.3`.
     keep : share of the tokens that live after the last step, in (0, 1].
     operands : keep query, key and value of every layer in the record, for traces with operands.

@@ -87,7 +87,11 @@ class ReducedTower:
     def _before_ffn(self, module: nn.Module, args: tuple[Any, ...], output: tuple[Tensor, Any]) -> tuple[Any, ...]:
         return (self.running.before_ffn(output[0]), *output[1:])
 
-    def _after_layer(self, index: int, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    def _after_layer(
+        self, index: int, module: nn.Module, args: tuple[Any, ...], output: Tensor | tuple[Any, ...]
+    ) -> Tensor | tuple[Any, ...]:
+        if isinstance(output, tuple):  # T5 hands its position bias from layer to layer
+            return (self._left(index, output[0]), *output[1:])
         return self._left(index, output)
 
     def _pre_norm_forward(
@@ -157,13 +161,21 @@ class ReducedTower:
         ) -> tuple[Tensor, None]:
             factor = query.shape[-1] ** -0.5 if scaling is None else scaling
 
-            def kernel(query: Tensor, key: Tensor, value: Tensor, valid: Tensor | None) -> Tensor:
+            def kernel(query: Tensor, key: Tensor, value: Tensor, valid: Tensor | None, bias: Tensor | None) -> Tensor:
                 mask = attention_mask if valid is None else _mask(previous, valid, query.dtype, causal)
                 function = attention_kernel(previous, module)
-                return function(module, query, key, value, mask, scaling=factor, dropout=dropout, **others)[0]
+                more = others if bias is None else others | {"position_bias": bias}
+                return function(module, query, key, value, mask, scaling=factor, dropout=dropout, **more)[0]
 
             output = self.running.attention(
-                numbers[id(module)], query, key, value, kernel, scaling=factor, dropout=dropout
+                numbers[id(module)],
+                query,
+                key,
+                value,
+                kernel,
+                scaling=factor,
+                dropout=dropout,
+                position_bias=others.get("position_bias"),
             )
             return output, None
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from topsieve.models.families import Encoder, Multimodal, parts_of
+from topsieve.models.families import POST_LN_ENCODERS, Encoder, Multimodal, parts_of
 from topsieve.reduction.roles import ModelShape
 from topsieve_sim.errors import InputError
 
@@ -100,6 +100,6 @@ def normalised(parts: Tensor, whole: Tensor, norm: nn.LayerNorm) -> Tensor:
 
 def _encoder(model: Any) -> Encoder:
     parts = parts_of(model)
-    if isinstance(parts, Multimodal) or not parts.layers or parts.layers[0].attention is None:
+    if isinstance(parts, Multimodal) or parts.shape.family not in POST_LN_ENCODERS:
         raise InputError("not an encoder of the BERT family", field="scorer", value=type(model).__name__)
     return parts
