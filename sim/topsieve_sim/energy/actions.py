@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from topsieve_sim.arch import AcceleratorConfig
+from topsieve_sim.arch import AcceleratorConfig, SelectorKind
 from topsieve_sim.energy.components import Action, Component, Counts, Key
 from topsieve_sim.energy.reference import ReferenceTables
 from topsieve_sim.energy.tables import TechnologyTable
@@ -23,7 +23,8 @@ def memory_bits(config: AcceleratorConfig) -> dict[Component, int]:
     """On-chip memory of each component in bits.
 
     Key and value buffers and the softmax's row buffer follow the configuration (doubled with `double_buffer`). A top-k
-    engine holds the original stream and the two partitions, `capacity` elements each (SpAtten, section IV-B). The fetcher
+    engine holds the original stream and the two partitions, `capacity` elements each (SpAtten, section IV-B); one with radix
+    selection reads the stream again and has no partitions. The fetcher
     has, a channel, 64 addresses of 8 bytes and 64 beats of data (SpAtten, section IV-A). A machine that ends keys early
     has no top-k engine for values, and a store of first-pass sums beside the softmax.
     """
@@ -31,14 +32,15 @@ def memory_bits(config: AcceleratorConfig) -> dict[Component, int]:
     copies = 2 if config.double_buffer else 1
     rows = config.capacity * config.max_head_dim
     score_entry = formats.score_bits + formats.exponential_bits
+    streams = 1 if config.topk.selector is SelectorKind.RADIX else 3
     ends = config.successor.terminates
     sums = config.successor.partial_rows * config.capacity * formats.dot_product_bits(config.max_head_dim)
     return {
         Component.KEY_BUFFER: copies * rows * formats.key_bits,
         Component.VALUE_BUFFER: copies * rows * formats.value_bits,
         Component.SOFTMAX: copies * config.capacity * score_entry + (sums if ends else 0),
-        Component.VALUE_TOPK: 0 if ends else 3 * config.capacity * formats.probability_bits,
-        Component.CASCADE_TOPK: 3 * config.capacity * cascade_score_bits(config),
+        Component.VALUE_TOPK: 0 if ends else streams * config.capacity * formats.probability_bits,
+        Component.CASCADE_TOPK: streams * config.capacity * cascade_score_bits(config),
         Component.IMPORTANCE: config.capacity * formats.token_importance_bits,
         Component.FETCHER: config.memory.channels * 64 * (64 + 8 * config.memory.beat_bytes),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from topsieve_sim.arch import AcceleratorConfig
+from topsieve_sim.arch import AcceleratorConfig, SelectorKind
 from topsieve_sim.energy.actions import SCORE_FACTOR_BITS, cascade_score_bits, memory_bits
 from topsieve_sim.energy.components import Component
 from topsieve_sim.energy.reference import ReferenceTables
@@ -17,7 +17,8 @@ def area_um2(config: AcceleratorConfig) -> dict[Component, float]:
 
     Arrays: a multiplier and an adder a multiplier, a score scaler a lane. Softmax: a lane has a comparator, a
     subtractor, an interpolating exponential, a sum adder and a normalising multiplier; one reciprocal serves all. Top-k:
-    two comparators an element (SpAtten, section IV-B) and, for each of three compactors, log2 levels of registers. Early
+    two comparators an element (SpAtten, section IV-B) and, for each of three compactors, log2 levels of registers; radix
+    selection has no partitions to compact, but a counter for each digit value and a one-bit adder for each element and value. Early
     termination: a lane has an interpolating exponential, a sum adder and two comparators more, and one compactor moves the
     stored sums; the top-k engine of values is not there. Shared buffers: two addresses a head in each.
 
@@ -46,6 +47,10 @@ def area_um2(config: AcceleratorConfig) -> dict[Component, float]:
     def topk(bits: int) -> float:
         parallelism = config.topk.parallelism
         levels = max(parallelism - 1, 0).bit_length()
+        if config.topk.selector is SelectorKind.RADIX:
+            values, count_bits = 1 << config.topk.radix_bits, config.capacity.bit_length()
+            histogram = values * (registers(count_bits) + adder(count_bits) + parallelism * adder(1))
+            return parallelism * 2 * comparator(bits) + registers(parallelism * levels * bits) + histogram
         return parallelism * 2 * comparator(bits) + 3 * registers(parallelism * levels * bits)
 
     lanes = config.softmax.lanes

@@ -89,12 +89,15 @@ def _step(report: Report) -> Step:
     return Step(report.cycles, report.latency_us, report.energy_total_pj, report.dram_bytes_total)
 
 
-def climb(progress: Progress | None = None) -> tuple[Ladder, ...]:
-    """All workloads on the ideal memory, then those in closed loop with the DRAM; seed 0."""
+def climb(
+    workloads: Sequence[str] | None = None, *, in_loop: bool = True, progress: Progress | None = None
+) -> tuple[Ladder, ...]:
+    """The named workloads (default: all) on the ideal memory, then those of them in closed loop with the DRAM; seed 0."""
     plan: list[tuple[Workload, tuple[Feature, ...], tuple[str, ...]]] = [
         *((workload, FEATURES, ()) for workload in WORKLOADS),
-        *((workload, IN_LOOP, ("memory.model=dram",)) for workload in LOOP_WORKLOADS),
+        *((workload, IN_LOOP, ("memory.model=dram",)) for workload in LOOP_WORKLOADS if in_loop),
     ]
+    plan = [part for part in plan if workloads is None or part[0].name in workloads]
     found = []
     for number, (workload, features, overrides) in enumerate(plan, 1):
         found.append(_ladder(_Bench(workload, overrides), features))

@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     # Known before the work, which takes seconds.
     if out is not None and (out.is_dir() or not out.parent.is_dir()):
         raise InputError("cannot write", source=str(out), allowed="a file in a folder that exists")
-    ladders = climb(lambda done, of, title: print(f"{done} of {of}: {title}", file=sys.stderr, flush=True))
+    ladders = climb(progress=lambda done, of, title: print(f"{done} of {of}: {title}", file=sys.stderr, flush=True))
     if out is None and not arguments.json:
         for ladder in ladders:
             where = "in closed loop with the DRAM" if ladder.in_loop else "ideal memory"
