@@ -13,6 +13,9 @@ from functools import cached_property
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 
+import numpy as np
+from numpy.typing import NDArray
+
 WORDS = r" ?\w+| ?[^\w\s]+|\s"
 BYTES = tuple(map(chr, range(256)))
 
@@ -30,7 +33,7 @@ class Bpe:
 
     alphabet: tuple[str, ...]
     merges: tuple[Pair, ...]
-    _followers: dict[int, tuple[bool, ...]] = field(default_factory=dict, compare=False, repr=False)
+    _followers: dict[int | None, NDArray[np.bool_]] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:
@@ -76,10 +79,15 @@ class Bpe:
         """Whether `tokens` are what `encode` makes of their own text."""
         return self.encode(self.decode(tokens)) == tuple(tokens)
 
-    def followers(self, token: int) -> tuple[bool, ...]:
-        """For each token whether it can stand behind `token` in a canonical sequence (pairs decide, see the tests)."""
+    def followers(self, token: int | None) -> NDArray[np.bool_]:
+        """bool [V]: what can stand behind `token` in a canonical sequence, or at its start (None).
+
+        Pairs decide: a sequence is canonical if and only if all its neighbours are.
+        """
         if token not in self._followers:
-            self._followers[token] = tuple(self.canonical((token, other)) for other in range(len(self.vocabulary)))
+            before = () if token is None else (token,)
+            found = [self.canonical((*before, other)) for other in range(len(self.vocabulary))]
+            self._followers[token] = np.array(found)
         return self._followers[token]
 
 

@@ -44,7 +44,7 @@ class Covers:
     A cover of a text is a canonical token sequence that spells at least the text and whose last token reaches its end.
     A text has one canonical encoding, so the covers are, for each place in the text, the encoding up to there and one
     more token that spells the rest and perhaps more. The model is conditioned on canonical sequences: tokens that cannot
-    follow canonically get nothing, the others their shares. It is asked about a boundary when the answer is first needed.
+    follow canonically get nothing, the others their shares; it must give every token some. It is asked about a boundary when the answer is first needed.
 
     Parameters
     ----------
@@ -119,15 +119,15 @@ class Covers:
                 yield token
 
     def _allowed(self, boundary: Boundary, token: int) -> bool:
-        return not boundary.tokens or self.encoding.followers(boundary.tokens[-1])[token]
+        return bool(self.encoding.followers(boundary.tokens[-1] if boundary.tokens else None)[token])
 
     def _answer(self, boundary: Boundary) -> tuple[float, NDArray[np.float64]]:
         """Log-probability of the boundary's tokens, and float64 [V], what follows them canonically."""
         if boundary.place not in self._answers:
             follow = self.model(boundary.tokens)
             self.forwards.append(len(boundary.tokens))
-            if boundary.tokens:
-                follow = np.where(self.encoding.followers(boundary.tokens[-1]), follow, 0.0)
+            last = boundary.tokens[-1] if boundary.tokens else None
+            follow = np.where(self.encoding.followers(last), follow, 0.0)
             self._answers[boundary.place] = (self._log(boundary), follow / follow.sum())
         return self._answers[boundary.place]
 

@@ -47,8 +47,8 @@ def sample(model: Model, encoding: Bpe, count: int, draw: np.random.Generator, *
     tokens: list[int] = []
     while len(tokens) < count:
         shares = model(tokens)
-        if masked and tokens:
-            shares = np.where(encoding.followers(tokens[-1]), shares, 0.0)
+        if masked:
+            shares = np.where(encoding.followers(tokens[-1] if tokens else None), shares, 0.0)
         tokens.append(int(draw.choice(len(shares), p=shares / shares.sum())))
     return tokens
 

@@ -29,7 +29,7 @@ def visibility(tokens: int, ratio: float, draw: torch.Generator) -> Tensor:
     scores = scores.repeat(-(-tokens // PATTERNS), 1)[:tokens]
     scores.fill_diagonal_(2.0)  # behind all others
     seen = int((tokens - 1) * (1 - ratio))
-    rank = scores.argsort(-1, stable=True).argsort(-1)
+    rank = scores.argsort(stable=True, dim=-1).argsort(-1)
     return torch.cat((torch.ones(tokens, 1, dtype=torch.bool), rank < seen), 1)
 
 
