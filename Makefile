@@ -10,7 +10,7 @@ DEMO_METHODS := dense,random,spatten,tome,evit,powerbert,spatten:head_keep=0.75,
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help environment system demo check unit test test-full bench gpu-bench validation registers charts resources bit-plans ladder early-termination site models clean distclean constraints
+.PHONY: help environment system demo check unit test test-full bench gpu-bench validation registers charts resources bit-plans ladder early-termination site leaderboard notebooks models clean distclean constraints
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -37,12 +37,13 @@ test: check unit ## everything that must pass before a change lands
 test-full: check system ## test, with the slow proofs and newly drawn cases
 	TOPSIEVE_HYPOTHESIS=explore $(PYTEST) -n $(WORKERS) --dist worksteal -m "full or not full"
 
-bench: environment ## simulator speed, ratios measured side by side
+bench: environment ## speed of simulator and library, ratios measured side by side
 	$(BIN)/python -m topsieve_sim.bench
 	$(BIN)/python -m topsieve_sim.closed_form.bench
 	$(BIN)/python -m topsieve_sim.dram.bench
 	$(BIN)/python scripts/scalesim_bench.py
 	$(BIN)/python -m topsieve_rtl.bench
+	$(BIN)/python -m topsieve.bench
 
 resources: environment ## measure the units on FPGA families and write docs/resources.md
 	$(BIN)/python -m topsieve_rtl.synthesis docs/resources.md
@@ -70,6 +71,12 @@ early-termination: environment ## accuracy and cost of ending keys early on real
 
 site: environment ## build the documentation site, with the reference from docstrings, into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+leaderboard: environment ## every method on every model, into docs/leaderboard.md and its plots (under ten minutes of one core)
+	$(BIN)/python -m topsieve.leaderboard docs
+
+notebooks: environment ## the Jupyter files from notebooks/*.py, and their figures, into docs/notebooks (minutes)
+	$(BIN)/python scripts/notebooks.py --figures docs/notebooks
 
 models: environment ## train byte-gpt, digits-vit and mosaic-llava anew, with their checkpoints (each at most ten minutes of one core)
 	$(BIN)/python -m topsieve.subjects.byte_gpt.train
