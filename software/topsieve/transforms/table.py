@@ -77,20 +77,45 @@ def _ratio(pair: tuple[int, int]) -> str:
     return f"{pair[1] / pair[0]:.2f}"
 
 
-def replace_table(page: Path, table: str) -> None:
-    """Put `table` between the marks of `page`.
+def replace_table(page: Path, table: str, *, rows_only: bool = False) -> None:
+    """Put `table` between the marks of `page`; with `rows_only`, its rows into the table that is there.
+
+    A row replaces the one of the same transform and parameters; a new one goes behind the last of its transform.
 
     Raises
     ------
     InputError
-        the page cannot be read or written, or has no marks.
+        the page cannot be read or written, has no marks, or its table is of another form or machine.
     """
     try:
         text = page.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read: {error}", source=str(page)) from error
-    marked = re.compile(f"{START}.*{END}", re.DOTALL)
-    if not marked.search(text):
+    marked = re.search(f"{START}(.*){END}", text, re.DOTALL)
+    if marked is None:
         raise InputError("has no place for the table", source=str(page), allowed=f"{START} and {END}")
+    if rows_only:
+        table = _merged(marked[1].strip(), table, str(page))
     with written_whole(page) as stream:
-        stream.write(marked.sub(lambda _: f"{START}\n\n{table}\n{END}", text))
+        stream.write(f"{text[: marked.start()]}{START}\n\n{table.strip()}\n\n{END}{text[marked.end() :]}")
+
+
+def _merged(old: str, new: str, source: str) -> str:
+    heads, rows = zip(*(_split(table) for table in (old, new)), strict=True)
+    if heads[0] != heads[1]:
+        raise InputError("holds a table of another form or machine", source=source, allowed="a table of all transforms")
+    merged = rows[0]
+    for name, line in rows[1].items():
+        names = list(merged)
+        like = [index for index, known in enumerate(names) if known.partition(":")[0] == name.partition(":")[0]]
+        place = len(names) if name in merged or not like else like[-1] + 1
+        order = [*names[:place], *([] if name in merged else [name]), *names[place:]]
+        merged = {known: line if known == name else merged[known] for known in order}
+    return "\n".join((heads[0], *merged.values()))
+
+
+def _split(table: str) -> tuple[str, dict[str, str]]:
+    """What stands above the rows, and each row by its name."""
+    lines = table.strip().split("\n")
+    rows = {match[1]: line for line in lines if (match := re.match(r"\| `([^`]*)` \|", line))}
+    return "\n".join(line for line in lines if line not in rows.values()).strip(), rows

@@ -29,8 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     table.add_argument("--accelerator", default="spatten", help="a preset's name or a YAML file (default: spatten)")
     table.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override a field of it")
-    table.add_argument("--only", metavar="NAMES", help="these transforms only, separated by commas")
-    table.add_argument("--out", type=Path, metavar="FILE", help="write the table into this page, between its marks")
+    table.add_argument("--only", metavar="NAMES", help="these only, with parameters, separated by spaces")
+    table.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write the table into this page, between its marks; with --only, its rows into the table there",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -98,7 +103,9 @@ def _table(arguments: argparse.Namespace) -> int:
         raise InputError("no such page", source=str(arguments.out), allowed="a page with a table of transforms")
     names = transform_names()
     if arguments.only is not None:
-        names = tuple(part.strip() for part in arguments.only.split(",") if part.strip())
+        names = tuple(arguments.only.split())
+        if not names:
+            raise InputError("no transform given", field="--only", allowed=", ".join(transform_names()))
     config = load_config(arguments.accelerator, arguments.set)
     rows = []
     for name in names:
@@ -108,6 +115,6 @@ def _table(arguments: argparse.Namespace) -> int:
     if arguments.out is None:
         print(text, end="")
     else:
-        replace_table(arguments.out, text)
+        replace_table(arguments.out, text, rows_only=arguments.only is not None)
         print(f"written to {arguments.out}")
     return 0
