@@ -10,7 +10,7 @@ DEMO_METHODS := dense,random,spatten,tome,evit,powerbert,spatten:head_keep=0.75,
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help environment system demo check unit test test-full bench gpu-bench validation registers charts resources bit-plans ladder early-termination site leaderboard notebooks models clean distclean constraints
+.PHONY: help environment system demo check unit test test-full bench gpu-bench validation registers charts resources bit-plans ladder early-termination transforms site leaderboard notebooks models clean distclean constraints
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -59,6 +59,9 @@ registers: environment ## the register map, into docs/registers.md and the C hea
 
 charts: environment ## cycles and area of the top-k selectors, into docs/topk-selectors.png
 	$(BIN)/python -m topsieve.selector_chart docs/topk-selectors.png docs/resources.md
+
+transforms: environment ## every transform on real input on the published machine, into docs/transforms.md
+	$(BIN)/topsieve transforms table --out docs/transforms.md
 
 bit-plans: environment ## accuracy of key planes on MiniLM's operands, into docs/bit-plans.md
 	$(BIN)/python -m topsieve.bit_plans docs/bit-plans.md
