@@ -24,7 +24,10 @@ from topsieve.prompt.judge import TEMPLATE, EmbeddingJudge, LanguageModelJudge
 from topsieve.prompt.lexrank import inverse_frequencies, lexrank
 from topsieve.prompt.roles import Run
 from topsieve.prompt.words import Piece, PieceRule, word_probability, words_of
+from topsieve.reduction.roles import BitPlan
 from topsieve.subjects.byte_gpt.model import POSITIONS, load_byte_gpt
+from topsieve_sim.arch import load_config
+from topsieve_sim.engine import simulate
 from topsieve_sim.errors import InputError
 from topsieve_sim.trace.ops import QueryKey
 
@@ -327,6 +330,16 @@ def test_exit_asks_a_language_model_as_published() -> None:
     assert short.work is not None
     lengths = {op.queries for op in short.work.ops if isinstance(op, QueryKey)}
     assert lengths == {len(TEMPLATE.format(question=question, context=text, sentence=s)) for s in sentences(text)}
+    shared = compress(
+        "exit:variant=paper", Prompt((text,), question), scorer=judged, operands=True, bits=BitPlan(12, 12, 0, 12, 0.0)
+    )
+    assert shared.reduction.scores.equal(short.reduction.scores)
+    assert shared.work is not None
+    before = TEMPLATE.partition("{sentence}")[0].format(question=question, context=text)
+    asked_again = [op for op in shared.work.ops if isinstance(op, QueryKey) and op.sequence == 1]
+    assert {op.keys - op.queries for op in asked_again} == {len(before)}, "the sentences begin with other letters"
+    assert {op.queries for op in shared.work.ops if isinstance(op, QueryKey) and op.sequence == 0} <= lengths
+    assert simulate(shared.work, load_config("spatten-eighth"), seed=0).cycles > 0
     with pytest.raises(InputError, match="at most 512 tokens"):
         compress("exit", Prompt(("word " * 120,), question), scorer=judged)
 

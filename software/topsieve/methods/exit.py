@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from topsieve.corpus import sentences
@@ -29,16 +29,20 @@ class Exit(PromptOnly):
     threshold : smallest probability of yes of a sentence that stays; equal scores at 0.5 stay.
     joint : how documents come together: "flat": all sentences in one line; "documents": those of a document in a line of
         its own, empty lines between them, as the authors' evaluation writes them.
+    variant : "official": a language model reads question and context anew for every sentence, as the published code does;
+        "paper": once, and the sentences behind them take its keys and values. The scores are the same, the work is not.
     """
 
     name: ClassVar[str] = "exit"
 
     threshold: float = 0.5
     joint: Literal["flat", "documents"] = "flat"
+    variant: Literal["official", "paper"] = "official"
 
     def __post_init__(self) -> None:
         check_range(self.name, "threshold", self.threshold, 0, 1)
         check_choice(self.name, "joint", self.joint, ("flat", "documents"))
+        check_choice(self.name, "variant", self.variant, ("official", "paper"))
 
     def scorer(self) -> Any:
         """MiniLM with this package's scale and border."""
@@ -51,6 +55,7 @@ class Exit(PromptOnly):
         documents = [sentences(context) for context in prompt.contexts]
         units = tuple(sentence for document in documents for sentence in document)
         context = " ".join(units) if self.joint == "flat" else "\n".join(prompt.contexts)
+        run = replace(run, share_prefix=self.variant == "paper")
         logits, passes = scorer.logits(prompt.question, context, units, run) if units else ([], [])
         scores = [yes_probability(yes, no) for yes, no in logits]
         kept = [number for number, score in enumerate(scores) if score >= self.threshold]

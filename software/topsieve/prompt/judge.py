@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +17,7 @@ from topsieve.lowering import lower
 from topsieve.models import reduce
 from topsieve.pretrained import Pretrained, load_pretrained
 from topsieve.prompt.classifier import encoded, saved_heads
+from topsieve.prompt.lowering import behind_prefix
 from topsieve.prompt.roles import Run
 from topsieve_sim.errors import InputError
 from topsieve_sim.trace import Trace
@@ -60,7 +62,9 @@ class LanguageModelJudge:
     def logits(
         self, question: str, context: str, sentences: Sequence[str], run: Run
     ) -> tuple[list[tuple[float, float]], list[Trace]]:
-        scores, passes = [], []
+        scores: list[tuple[float, float]] = []
+        passes: list[Trace] = []
+        first: list[int] = []
         for sentence in sentences:
             ids = list(self.encode(self.template.format(question=question, context=context, sentence=sentence)))
             if len(ids) > self.positions:
@@ -71,9 +75,18 @@ class LanguageModelJudge:
                 )
             with torch.no_grad(), reduce(self.model, "dense", operands=run.operands) as dense:
                 last: Tensor = self.model(input_ids=torch.tensor([ids])).logits[0, -1]
-                passes.append(lower(dense.record, operands=run.operands, bits=run.bits))
+                trace = lower(dense.record, operands=run.operands, bits=run.bits)
+            # At least one token must be new, or there would be no scores.
+            alike = min(alike_at_first(first, ids), len(ids) - 1)
+            passes.append(behind_prefix(trace, alike) if run.share_prefix and alike else trace)
+            first = first or ids
             scores.append((float(last[self.yes]), float(last[self.no])))
         return scores, passes
+
+
+def alike_at_first(left: Sequence[int], right: Sequence[int]) -> int:
+    """How many tokens the two begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))
 
 
 @dataclass(frozen=True)

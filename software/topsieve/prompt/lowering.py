@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from topsieve.prompt.roles import Compressed
 from topsieve_sim.trace import Op, Trace
+from topsieve_sim.trace.ops import FeedForward, ProbabilityValue, Projection, QueryKey, Softmax
 
 # An operation of a decision and, of a selection, the scores it chose among.
 Decided = tuple[Op, Sequence[float]]
@@ -40,6 +41,23 @@ def joined(passes: Sequence[Trace], decisions: Iterable[Decided] = ()) -> Trace 
             operands[len(ops), "scores"] = np.minimum(array, np.finfo(np.float32).max)
         ops.append(replace(op, layer=passes[0].layers - 1, sequence=0))
     return replace(passes[0], ops=tuple(ops), operands=operands)
+
+
+def behind_prefix(trace: Trace, prefix: int) -> Trace:
+    """`trace` of one causal pass, less its first `prefix` tokens: an earlier pass left their keys and values."""
+    ops: list[Op] = []
+    operands = dict(trace.operands)
+    for index, op in enumerate(trace.ops):
+        if isinstance(op, Projection | FeedForward):
+            op = replace(op, tokens=op.tokens - prefix)
+        elif isinstance(op, Softmax):
+            op = replace(op, rows=op.rows - prefix)
+        elif isinstance(op, QueryKey | ProbabilityValue):
+            op = replace(op, queries=op.queries - prefix)
+            if (index, "query") in operands:
+                operands[index, "query"] = np.ascontiguousarray(operands[index, "query"][:, prefix:])
+        ops.append(op)
+    return replace(trace, ops=tuple(ops), operands=operands)
 
 
 def charged(trace: Trace, prompts: Sequence[Compressed], method: str) -> Trace:

@@ -39,11 +39,13 @@ class Run:
     operands : keep queries, keys and values of the scorer in the trace.
     bits : widths of these, see `topsieve.lower`.
     count : tokens that the model behind the method makes of a text.
+    share_prefix : where passes of a causal scorer begin alike, the later ones take keys and values from the first.
     """
 
     operands: bool = False
     bits: BitPlan | None = None
     count: TokenCount | None = None
+    share_prefix: bool = False
 
 
 @dataclass(frozen=True)
