@@ -20,9 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_unit_arguments(parser, default="tiny", without="the whole machine")
     parser.add_argument("--list", action="store_true", help="list the units")
     parser.add_argument(
-        "--engine", help="python, cxxrtl, icarus or verilator (default: verilator for the whole machine, else cxxrtl)"
+        "--engine", help="python, cxxrtl, icarus or verilator (default: the unit's, which builds soonest)"
     )
-    parser.add_argument("--cases", type=int, help="how many (default: 40 for the whole machine, else 200)")
+    parser.add_argument("--cases", type=int, help="how many (default: the unit's)")
     parser.add_argument("--first-case", type=int, default=0, help="number of the first (default: 0)")
     parser.add_argument("--seed", type=int, default=0, help="cases are drawn from (default: 0)")
     parser.add_argument("--waveform", type=Path, metavar="FILE", help="VCD of the first case that differs")
