@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +52,7 @@ class Question:
     ----------
     model : name of a subject (see `topsieve.subjects`) or folder of a model.
     methods : texts of methods, see `topsieve.methods.build`; `ALL` stands for every method that is not named itself.
-        With it, methods that do not run on the model are no error: their reasons are part of the outcome.
+    every : methods that do not run on the model are no error: their reasons are part of the outcome. Always so with `ALL`.
     keep : share of tokens to keep, in (0, 1], for every method that takes one and does not say itself.
     config : the accelerator.
     inputs : what the model is fed with.
@@ -68,7 +68,7 @@ class Question:
     keep: float
     config: AcceleratorConfig
     inputs: Inputs
-    every: bool = field(init=False)
+    every: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.keep <= 1:
@@ -77,7 +77,7 @@ class Question:
             raise InputError("wrong value", source="--sequences", value=self.inputs.sequences, allowed="at least 1")
         if self.inputs.seed < 0:
             raise InputError("wrong value", source="--seed", value=self.inputs.seed, allowed="at least 0")
-        object.__setattr__(self, "every", ALL in self.methods)
+        object.__setattr__(self, "every", self.every or ALL in self.methods)
         object.__setattr__(self, "methods", _expanded(self.methods))
         if not self.methods:
             raise InputError("no method given", source="--methods", allowed=", ".join(method_names()))

@@ -36,6 +36,8 @@ NARROWEST_LABEL = 0.055
 # A cause that this page does not know is named as the report names it.
 UNKNOWN = (PALETTE[6], "++", "")
 ROOF = "#444444"
+# Of a slice of the timeline, from no busy cycle to busy in all.
+BUSY_SHADES = ("#F2F6FA", PALETTE[4], PALETTE[0], "#003A5D")
 # Slices of a unit that are outlined; of more, the outlines would be all that is seen.
 MOST_OUTLINED = 100
 # Points of a picture over time; more would lie over each other.
@@ -190,7 +192,7 @@ def timeline_chart(report: Report, title: str) -> Figure:
 
     units = [unit for unit in Unit if any(piece.unit is unit for piece in report.timeline)]
     figure, (axes,) = new_figure(8.6, 0.34 * len(units) + 1.7)
-    colours = LinearSegmentedColormap.from_list("busy", ["#F2F6FA", PALETTE[4], PALETTE[0], "#003A5D"])
+    colours = LinearSegmentedColormap.from_list("busy", BUSY_SHADES)
     scale = report.accelerator.microseconds(1)
     for place, unit in enumerate(units):
         pieces = [piece for piece in report.timeline if piece.unit is unit]

@@ -1,4 +1,4 @@
-"""The plots of a comparison, in one style: colours that colour-blind readers tell apart, the same bytes every time.
+"""The plots of comparisons and sweeps, in one style: colours that colour-blind readers tell apart, the same bytes every time.
 
 Nothing here knows about models or machines: the arguments are plain numbers and names. matplotlib is loaded by the
 functions, never by the import.
@@ -52,7 +52,7 @@ def plot_fidelity_against_cycles(
     Parameters
     ----------
     cycles, fidelity : by method name, same keys.
-    path : of the PNG.
+    path : of the PNG or PDF.
     measure : what `fidelity` holds.
 
     Raises
@@ -80,7 +80,7 @@ def plot_survival(words: Sequence[str], layers: Sequence[str], path: str | Path,
     ----------
     words : the tokens of the text.
     layers : one text a layer with one letter a token: A it has a slot of its own, S it shares one, . it is gone.
-    path : of the PNG. Of a text longer than `MAX_WORDS` the first `MAX_WORDS` tokens are shown, and the title says so.
+    path : of the PNG or PDF. Of a text longer than `MAX_WORDS` the first `MAX_WORDS` tokens are shown, and the title says so.
     """
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
@@ -119,7 +119,7 @@ def plot_energy(energy_pj: Mapping[str, Mapping[str, float]], path: str | Path, 
     Parameters
     ----------
     energy_pj : by method, then by component, in picojoules.
-    path : of the PNG.
+    path : of the PNG or PDF.
     """
     components = sorted({component for parts in energy_pj.values() for component in parts})
     figure, (axes,) = new_figure(6.4, 0.42 * len(energy_pj) + 1.9)
@@ -145,6 +145,40 @@ def plot_energy(energy_pj: Mapping[str, Mapping[str, float]], path: str | Path, 
     axes.set_xlabel(f"energy on {machine} (µJ)")
     axes.set_title("Energy by component")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
+    write_figure(figure, path)
+
+
+def plot_front(
+    x: Sequence[float],
+    y: Sequence[float],
+    front: Sequence[int],
+    path: str | Path,
+    labels: tuple[str, str],
+    title: str,
+) -> None:
+    """Scatter of the points of a sweep, those of its front marked.
+
+    Parameters
+    ----------
+    x, y : of every point.
+    front : places of the points that no other beats in all of the sweep's objectives, which may be more than these two.
+    path : of the PNG or PDF.
+    labels : of the two axes, with units.
+    """
+    figure, (axes,) = new_figure(6.4, 4.2)
+    best = set(front)
+    others = [place for place in range(len(x)) if place not in best]
+    looks = ((others, MARKERS[0], PALETTE[4], "designs"), (sorted(best), MARKERS[3], PALETTE[5], "on the front"))
+    for places, marker, colour, label in looks:
+        axes.plot(
+            [x[place] for place in places], [y[place] for place in places], marker, color=colour, markersize=6,
+            markeredgecolor="#333333", markeredgewidth=0.5, linestyle="none", label=f"{label} ({len(places)})",
+        )  # fmt: skip
+    axes.margins(0.08)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
+    axes.set_title(title)
     write_figure(figure, path)
 
 

@@ -31,10 +31,11 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Metric:
-    """A measure of quality: `title` heads its column, `label` says on a plot what it is."""
+    """A measure of quality: `title` heads its column, `label` says on a plot what it is, `lower` whether less is better."""
 
     title: str
     label: str
+    lower: bool = False
 
 
 @dataclass(frozen=True)

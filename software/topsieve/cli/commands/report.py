@@ -1,6 +1,7 @@
-"""Explain a run: roofline, stall chart and timeline, as PNG and PDF, and the same in the terminal.
+"""Explain a run, a comparison or a sweep: one HTML page, pictures as PNG and PDF, and the numbers in the terminal.
 
-RUN is a report.json, a folder that `topsieve simulate --out` or `topsieve compare` wrote, or one method's folder in it.
+RUN is a report.json, a folder that `topsieve simulate --out` or `topsieve compare` wrote, one method's folder in it, or a
+folder of `topsieve sweep` or `topsieve search`. The page, report.html, needs no server and no network.
 With --rows INPUT, the trace that was run, one layer is told row by row: a Perfetto trace with memory bandwidth and queue
 fill, and a picture of both.
 """
@@ -10,20 +11,27 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from topsieve.report_page import SweepResults
     from topsieve_sim.report import Report
 
-HELP = "pictures that explain a run: roofline, stalls, timeline"
+HELP = "an HTML page and pictures that explain a run, a comparison or a sweep"
 
 FORMS = ("png", "pdf")
+PAGE = "report.html"
+COMPARISON = "comparison.json"
+NO_PICTURES = "no pictures: matplotlib is not installed (pip install 'topsieve[plot]')"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", type=Path, help="a report.json, or the folder of a run or comparison")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the pictures (default: RUN/report)")
+    parser.add_argument(
+        "run", metavar="RUN", type=Path, help="a report.json, or the folder of a run, comparison or sweep"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for page and pictures (default: RUN/report)")
     parser.add_argument("--rows", metavar="INPUT", help="the trace that was run: tell one layer of it row by row")
     parser.add_argument("--layer", type=int, default=0, help="of --rows (default: 0)")
     parser.add_argument("--sequence", type=int, default=0, help="of --rows (default: 0)")
@@ -32,17 +40,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from topsieve.report_page import is_sweep
+
+    return _sweep(arguments) if is_sweep(arguments.run) else _reports(arguments)
+
+
+def _reports(arguments: argparse.Namespace) -> int:
+    """A run or a comparison."""
+    from topsieve.report_page import comparison_page, run_page, write_page
     from topsieve.results import made_folder
 
     reports = read_run(arguments.run)
+    results, refused = _comparison(arguments.run)
     folder = arguments.run if arguments.run.is_dir() else arguments.run.parent
     out = made_folder(arguments.out or folder / "report")
     rows = _rows(arguments, next(iter(reports.values())), out) if arguments.rows else []
-    written = _pictures(reports, out) + rows
+    page = comparison_page(reports, results, refused) if results else run_page(*next(iter(reports.items())))
+    write_page(page, out / PAGE)
+    written = [PAGE, *_pictures(reports, results, out), *rows]
     if arguments.json:
         print(json.dumps(_facts(reports), indent=1))
     else:
         _show(reports)
+        print(f"written to {out}: {', '.join(written)}")
+    return 0
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    """A sweep or a search."""
+    from topsieve.report_page import read_sweep, sweep_page, write_page
+    from topsieve.results import made_folder
+    from topsieve_sim.errors import InputError
+
+    if arguments.rows:
+        raise InputError("a sweep has no rows to tell", source="--rows", allowed="with the folder of a run")
+    sweep = read_sweep(arguments.run)
+    out = made_folder(arguments.out or arguments.run / "report")
+    page = sweep_page(sweep)
+    write_page(page, out / PAGE)
+    written = [PAGE, *_sweep_pictures(sweep, page["points"]["axes"], out)]
+    if arguments.json:
+        chosen = {key: sweep.summary[key] for key in ("name", "objectives", "least", "front")}
+        print(json.dumps({**chosen, "points": len(sweep.rows)}, indent=1))
+    else:
+        _show_front(sweep)
         print(f"written to {out}: {', '.join(written)}")
     return 0
 
@@ -59,31 +100,55 @@ def read_run(run: Path) -> dict[str, Report]:
     from topsieve_sim.errors import InputError
     from topsieve_sim.report import load_report
 
-    allowed = "a report.json, or a folder that topsieve simulate --out or topsieve compare wrote"
+    allowed = "a report.json, or a folder that topsieve simulate --out, topsieve compare or topsieve sweep wrote"
     if not run.is_dir():
         if not run.exists():
             raise InputError("no such run", value=str(run), allowed=allowed)
         return _named(load_report(run))
     if (run / REPORT_FILE).exists():
         return _named(load_report(run / REPORT_FILE))
-    comparison = run / "comparison.json"
-    if not comparison.exists():
+    if not (run / COMPARISON).exists():
         raise InputError("no report in this folder", source=str(run), allowed=allowed)
-    try:
-        methods = [result["method"] for result in json.loads(comparison.read_text(encoding="utf-8"))["results"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError("not a comparison", source=str(comparison)) from error
+    methods = [result["method"] for result in _comparison(run)[0]]
     return {method: load_report(method_folder(run, method) / REPORT_FILE) for method in methods}
+
+
+def _comparison(run: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The results of a comparison with the methods that it refused; nothing of what is none.
+
+    Raises
+    ------
+    InputError
+        the file is not what `topsieve compare` writes.
+    """
+    from topsieve.compare import REFUSED_KEY, REPORT_FILE
+    from topsieve_sim.errors import InputError
+
+    path = run / COMPARISON
+    if not path.exists() or (run / REPORT_FILE).exists():
+        return [], {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        results = content["results"]
+        for result in results:
+            for metric in result.get("metrics", ()):
+                # Each measure has its number; what is missing would otherwise be found halfway through the page.
+                float(result["fidelity"][metric["name"]]), str(metric["title"]), str(metric["label"])
+        if not [result["method"] for result in results]:
+            raise ValueError("no method")
+        return results, content.get(REFUSED_KEY, {})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError("not a comparison", source=str(path)) from error
 
 
 def _named(report: Report) -> dict[str, Report]:
     return {f"{report.model} {report.method}".strip(): report}
 
 
-def _pictures(reports: dict[str, Report], out: Path) -> list[str]:
+def _pictures(reports: dict[str, Report], results: Sequence[Mapping[str, Any]], out: Path) -> list[str]:
     """Draw everything; the names of the files."""
     if importlib.util.find_spec("matplotlib") is None:
-        return ["no pictures: matplotlib is not installed (pip install 'topsieve[plot]')"]
+        return [NO_PICTURES]
     from topsieve.compare import method_folder
     from topsieve.explain import layer_points, peaks, roofline, run_point, stall_chart, timeline_chart
     from topsieve.results import made_folder
@@ -93,6 +158,7 @@ def _pictures(reports: dict[str, Report], out: Path) -> list[str]:
     points = [run_point(name, report) for name, report in reports.items()]
     layers = layer_points(first) if alone and len(first.layers) > 1 else []
     written = _draw(roofline(points, peaks(first), first.accelerator.name, layers), out / "roofline")
+    written += _comparison_pictures(reports, results, out) if results else []
     for name, report in reports.items():
         place = out if alone else made_folder(method_folder(out, name))
         machine = report.accelerator.name
@@ -101,13 +167,48 @@ def _pictures(reports: dict[str, Report], out: Path) -> list[str]:
     return [str(path.relative_to(out)) for path in written]
 
 
+def _comparison_pictures(reports: dict[str, Report], results: Sequence[Mapping[str, Any]], out: Path) -> list[Path]:
+    """Energy by component and, where quality was measured, quality against cycles."""
+    from topsieve.plots import plot_energy, plot_fidelity_against_cycles
+
+    machine = next(iter(reports.values())).accelerator.name
+    energy = {name: report.component_energy_pj() for name, report in reports.items()}
+    written = _in_forms(out / "energy", lambda path: plot_energy(energy, path, machine))
+    metric = next(iter(results[0].get("metrics", ())), None)
+    if metric:
+        cycles = {name: report.cycles for name, report in reports.items()}
+        quality = {result["method"]: result["fidelity"][metric["name"]] for result in results}
+        written += _in_forms(
+            out / "quality-cycles",
+            lambda path: plot_fidelity_against_cycles(cycles, quality, path, machine, metric["label"]),
+        )
+    return written
+
+
+def _sweep_pictures(sweep: SweepResults, axes: Sequence[str], out: Path) -> list[str]:
+    """Draw the front over the two `axes`; the names of the files."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return [NO_PICTURES]
+    from topsieve.plots import plot_front
+
+    x, y = (sweep.values(name) for name in axes)
+    titles = {column["key"]: f"{column['heading']} ({column['unit']})".replace(" ()", "") for column in sweep.columns()}
+    labels, name = (titles[axes[0]], titles[axes[1]]), sweep.summary["name"]
+    written = _in_forms(out / "front", lambda path: plot_front(x, y, sweep.front, path, labels, name))
+    return [path.name for path in written]
+
+
+def _in_forms(stem: Path, draw: Callable[[Path], None]) -> list[Path]:
+    paths = [stem.with_suffix(f".{form}") for form in FORMS]
+    for path in paths:
+        draw(path)
+    return paths
+
+
 def _draw(figure: Any, path: Path) -> list[Path]:
     from topsieve.plots import write_figure
 
-    paths = [path.with_suffix(f".{form}") for form in FORMS]
-    for each in paths:
-        write_figure(figure, each)
-    return paths
+    return _in_forms(path, lambda each: write_figure(figure, each))
 
 
 def _rows(arguments: argparse.Namespace, report: Report, out: Path) -> list[str]:
@@ -179,6 +280,25 @@ def _show(reports: dict[str, Report]) -> None:
             [("unit", "left"), *((activity, "right") for activity in activities), ("sum", "right")],
             [_line(unit, percentages(shares)) for unit, shares in row["units"].items()],
         )
+
+
+def _show_front(sweep: SweepResults) -> None:
+    """The points that no other beats in all objectives."""
+    from topsieve.cli.show import print_table
+
+    columns = [column["key"] for column in sweep.columns()]
+    print_table(
+        f"{sweep.summary['name']}: {len(sweep.front)} of {len(sweep.rows)} points are on the front of "
+        + ", ".join(sweep.objectives),
+        [(name, "left" if place == 0 else "right") for place, name in enumerate(columns)],
+        [[_cell(value) for value in sweep.rows[place]] for place in sweep.front],
+    )
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.6g}" if isinstance(value, float) else str(value)
 
 
 def _line(unit: str, percentages: dict[str, float]) -> list[str]:

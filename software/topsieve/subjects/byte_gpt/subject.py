@@ -88,9 +88,11 @@ class ByteGpt:
     @property
     def metrics(self) -> Mapping[str, Metric]:
         return {
-            "perplexity_ratio": Metric("perplexity", "perplexity a byte, relative to the full model"),
+            "perplexity_ratio": Metric("perplexity", "perplexity a byte, relative to the full model", lower=True),
             "recall_accuracy": Metric("recall", f"share of {self._inputs.paragraphs} recall questions answered"),
-            "cache_share": Metric("cache", "bytes the cache holds after the prompt, relative to the full model"),
+            "cache_share": Metric(
+                "cache", "bytes the cache holds after the prompt, relative to the full model", lower=True
+            ),
         }
 
     def observe(self, method: Method, bits: BitPlan) -> Observation:
