@@ -39,7 +39,7 @@ class Setting:
 SETTINGS = (
     Setting("digits-vit", keep=0.5, paragraphs=0, sequences=4),
     Setting("mosaic-llava", keep=0.25, paragraphs=200, sequences=4),
-    Setting("minilm", keep=0.5, paragraphs=32, sequences=4),
+    Setting("minilm", keep=0.5, paragraphs=24, sequences=2),
     Setting("byte-gpt", keep=0.5, paragraphs=48, sequences=1),
 )
 
