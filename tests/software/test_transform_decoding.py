@@ -244,7 +244,7 @@ def test_relaxed_agreement():
 
 def test_beams_are_the_likeliest_continuations(decoder):
     """With as many beams as tokens a search of two tokens is exhaustive; fewer beams keep its order."""
-    prompt = prompts(1, 32, 0)[0]
+    prompt = prompts(1, 8, 0)[0]
     found, cache = simultaneous.beam_search(decoder, decoder.fresh(), prompt, 256, 2)
     logits = decoder.forward(torch.tensor([[*prompt, token] for token in range(256)]), decoder.fresh()).double()
     first, second = logits[0, -2].log_softmax(-1), logits[:, -1].log_softmax(-1)

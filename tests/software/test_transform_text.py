@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from topsieve_sim.errors import InputError
 SAMPLE = "a loop over a list of lists; a list is a loop's friend, and the loop of a list is the list of a loop. " * 2
 
 
+@cache
 def toy(seed: int, merges: int = 4) -> Bpe:
     """A random encoding of a, b and c; c joins nothing, so every canonical sequence goes on."""
     draw = np.random.default_rng(seed)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,6 +50,14 @@ SLOW = {
 def test_every_transform_is_tried():
     assert set(SMALL) | set(SLOW) == set(transform_names())
     assert len(transform_names()) == 13
+
+
+def test_listing_transforms_loads_no_torch():
+    code = (
+        "import sys; from topsieve.transforms import describe, transform_names; "
+        "list(map(describe, transform_names())); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_plain_decoding_is_what_lowering_makes_of_it():

@@ -33,7 +33,7 @@ def counted(tokens: Sequence[int], vocabulary: int) -> Bigram:
     ids = np.asarray(tokens, np.int64)
     pairs = np.zeros((vocabulary, vocabulary))
     np.add.at(pairs, (ids[:-1], ids[1:]), 1.0)
-    first = np.bincount(ids, minlength=vocabulary) + 1.0
+    first: NDArray[np.float64] = np.bincount(ids, minlength=vocabulary).astype(np.float64) + 1.0
     first /= first.sum()
     sums = pairs.sum(1, keepdims=True)
     mixed = (1 - UNIGRAM_SHARE) * pairs / np.maximum(sums, 1) + UNIGRAM_SHARE * first
