@@ -19,7 +19,7 @@ from topsieve_sim.errors import InputError
 
 # Of a scheduler that we start: the first death comes to us, who count. An existing scheduler has its own number.
 _OWN_CLUSTER = {"distributed.scheduler.allowed-failures": 0}
-_CONNECT_SECONDS = 10
+_CONNECT_SECONDS = 5
 _LOOK_SECONDS = 2
 # A worker that dies in its first moments can leave its keeper waiting for it for ever; a start takes a few seconds.
 _BARREN_SECONDS = 30

@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 from typing import Protocol
 
 from topsieve.exploration.points import Chunk
@@ -20,6 +20,7 @@ from topsieve.exploration.work import ChunkResult
 
 Work = Callable[[Chunk], ChunkResult]
 
+_PRELOADED = ["topsieve.exploration.work", "topsieve_sim.engine", "topsieve_sim.closed_form"]
 # Libraries of linear algebra would start as many threads a worker as there are cores.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -80,9 +81,11 @@ class _Worker:
     """A process and the pipe to it."""
 
     def __init__(self, work: Work) -> None:
-        context = multiprocessing.get_context("spawn")
+        # Forked from a server that has loaded what a worker needs: clean of this process's threads, and there at once.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(_PRELOADED)
         self.pipe, theirs = context.Pipe()
-        self.process: SpawnProcess = context.Process(target=_serve, args=(theirs, work), daemon=True)
+        self.process: ForkServerProcess = context.Process(target=_serve, args=(theirs, work), daemon=True)
         with _one_thread_each():
             self.process.start()
         theirs.close()
