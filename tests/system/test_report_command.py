@@ -1,4 +1,4 @@
-"""`topsieve report`: pictures of a run and of a comparison, every cycle accounted for, a Perfetto trace of one layer."""
+"""`topsieve report`: page and pictures of a run, a comparison and a sweep, every cycle accounted for, one layer told."""
 
 from __future__ import annotations
 
@@ -55,7 +55,27 @@ def comparison(traces, tmp_path_factory):
         place = folder / "methods" / name.replace(":", "_")
         place.mkdir(parents=True)
         simulate(trace, load_config("spatten")).write_json(place / "report.json")
-    (folder / "comparison.json").write_text(json.dumps({"results": [{"method": name} for name in methods]}))
+    metrics = [{"name": "cosine", "title": "cosine", "label": "mean cosine"}]
+    results = [
+        {"method": name, "metrics": metrics, "fidelity": {"cosine": 1.0 - place / 10}}
+        for place, name in enumerate(methods)
+    ]
+    (folder / "comparison.json").write_text(json.dumps({"results": results}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sweep(traces, tmp_path_factory):
+    """What `topsieve sweep --out` leaves."""
+    folder = tmp_path_factory.mktemp("sweep")
+    spec = {
+        "name": "lanes",
+        "accelerator": "spatten",
+        "workload": {"traces": [str(traces / "pruned.npz")]},
+        "fields": {"softmax.lanes": [2, 4, 8]},
+    }
+    (folder / "lanes.yaml").write_text(json.dumps(spec))
+    assert main(["sweep", str(folder / "lanes.yaml"), "--out", str(folder), "--executor", "serial"]) == 0
     return folder
 
 
@@ -78,15 +98,14 @@ def test_a_run_is_drawn_and_told(run, told):
         assert len(shares) == 1 + len(Stall)
         assert total == 100.0
         assert round(sum(shares), 6) == 100.0
-    assert f"written to {run / 'report'}: roofline.png, roofline.pdf" in lines[-1]
+    assert f"written to {run / 'report'}: report.html, roofline.png, roofline.pdf" in lines[-1]
 
 
-def test_json_accounts_for_every_cycle_and_equal_runs_are_equal_pictures(run, told, tmp_path, capsys):
+def test_json_accounts_for_every_cycle_and_equal_runs_are_equal_files(run, told, tmp_path, capsys):
     assert main(["report", str(run / "report.json"), "--out", str(tmp_path), "--json"]) == 0
-    for picture in PICTURES:
-        for form in ("png", "pdf"):
-            first, second = ((folder / f"{picture}.{form}").read_bytes() for folder in (run / "report", tmp_path))
-            assert first == second
+    for file in ("report.html", *(f"{picture}.{form}" for picture in PICTURES for form in ("png", "pdf"))):
+        first, second = ((folder / file).read_bytes() for folder in (run / "report", tmp_path))
+        assert first == second
     ((_, facts),) = json.loads(capsys.readouterr().out).items()
     assert set(facts["units"]) == {unit.value for unit in Unit}
     for shares in facts["units"].values():
@@ -95,18 +114,30 @@ def test_json_accounts_for_every_cycle_and_equal_runs_are_equal_pictures(run, to
     assert facts["bound"] == "arrays"
 
 
-def test_a_comparison_has_one_roofline_and_pictures_of_each_method(comparison, capsys):
+def test_a_comparison_has_a_page_one_roofline_and_pictures_of_each_method(comparison, capsys):
     assert main(["report", str(comparison)]) == 0
     text = capsys.readouterr().out
     assert "dense: every cycle of every unit" in text
     assert "spatten:keep=0.5: every cycle of every unit" in text
     out = comparison / "report"
-    assert_pictures(out, ("roofline",))
+    assert_pictures(out, ("roofline", "energy", "quality-cycles"))
+    assert "2 methods on" in (out / "report.html").read_text(encoding="utf-8")
     for name in ("dense", "spatten_keep=0.5"):
         assert_pictures(out / "methods" / name, ("stalls", "timeline"))
     one = comparison / "methods" / "dense"
     assert main(["report", str(one)]) == 0
     assert_pictures(one / "report")
+
+
+def test_a_sweep_has_a_page_and_its_front(sweep, capsys):
+    assert main(["report", str(sweep)]) == 0
+    assert "points are on the front of latency_cycles" in capsys.readouterr().out
+    assert_pictures(sweep / "report", ("front",))
+    assert "lanes: 3 designs" in (sweep / "report" / "report.html").read_text(encoding="utf-8")
+    assert main(["report", str(sweep), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    summary = json.loads((sweep / "summary.json").read_text(encoding="utf-8"))
+    assert told == {**{key: summary[key] for key in ("name", "objectives", "least", "front")}, "points": 3}
 
 
 def test_one_layer_row_by_row(run, traces, capsys):
@@ -120,7 +151,7 @@ def test_one_layer_row_by_row(run, traces, capsys):
         assert name in trace
 
 
-def test_bad_input_is_one_line(run, comparison, traces, tmp_path, capsys):
+def test_bad_input_is_one_line(run, comparison, sweep, traces, tmp_path, capsys):
     assert_refused(topsieve("report", tmp_path / "none"), "no such run", "report.json")
 
     def refused(*arguments, says):
@@ -138,5 +169,6 @@ def test_bad_input_is_one_line(run, comparison, traces, tmp_path, capsys):
     refused(broken, says=("cannot read", "dense"))
     (broken / "comparison.json").write_text("[]")
     refused(broken, says=("not a comparison",))
+    refused(sweep, "--rows", traces / "dense.npz", says=("a sweep has no rows",))
     (tmp_path / "taken").write_text("")
     refused(run, "--out", tmp_path / "taken", says=("not a folder",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ LOWER, HIGHER = "lower", "higher"
 UNITS = (
     ("_flops_per_byte", "FLOP/B"),
     ("_tflops", "TFLOPS"),
+    ("_flops", "FLOP"),
     ("_cycles", "cycles"),
     ("_bytes", "B"),
     ("_mm2", "mm²"),
@@ -26,6 +28,7 @@ NAMES = {
     "flops": ("floating-point operations", "FLOP"),
     "dram_bytes": ("DRAM traffic", "B"),
     "lsb_rows": ("rows with LSBs", "rows"),
+    "attention_flops_dense": ("attention if nothing were left out", "FLOP"),
     "query_rows": ("query rows", "rows"),
 }
 # Of these less is better.
@@ -52,8 +55,12 @@ def heading(name: str) -> tuple[str, str]:
         return NAMES[name]
     for ending, unit in UNITS:
         if name.endswith(ending):
-            return name.removesuffix(ending).replace("_", " "), unit
-    return name.replace("_", " "), ""
+            return _words(name.removesuffix(ending)), unit
+    return _words(name), ""
+
+
+def _words(name: str) -> str:
+    return re.sub(r"[_.]", " ", name)
 
 
 def column(name: str, values: Sequence[Any], better: str | None = None, title: str | None = None) -> Column:

@@ -8,7 +8,7 @@ from typing import Any
 from topsieve.explain import ACTIVITIES, BUSY, BUSY_SHADES, UNKNOWN, Point, layer_points, peaks, run_point
 from topsieve.exploration.pareto import pareto_front
 from topsieve.plots import MARKERS, PALETTE
-from topsieve.report_page.columns import HIGHER, LOWER, Column, column, table
+from topsieve.report_page.columns import HIGHER, LOWER, Column, column, heading, table
 from topsieve_sim.report import Report, Stall, Unit, csv_tables
 
 UM2_PER_MM2 = 1e6
@@ -28,7 +28,7 @@ def run_page(name: str, report: Report) -> dict[str, Any]:
     return {
         "title": f"{name} on {report.accelerator.name}",
         "kind": "run",
-        "summary": _run_summary(report),
+        "summary": run_summary(report),
         "roofline": _roofline({name: report}, layer_points(report) if len(report.layers) > 1 else []),
         "runs": [_run(name, report)],
         "style": style(),
@@ -58,25 +58,26 @@ def comparison_page(
             ["model", first.model, ""],
             ["accelerator", machine, ""],
             ["accelerator digest", first.accelerator_digest, ""],
-            ["methods that ran", len(reports), ""],
             ["seed", first.seed, ""],
-            *([f"refused: {method}", reason, ""] for method, reason in refused.items()),
+            ["methods that ran", len(reports), ""],
+            ["methods refused", len(refused), ""],
         ],
         "points": {
             "table": {
                 "id": "methods",
-                "caption": f"Methods on {machine}",
+                "caption": "Each method with what it costs on the accelerator and what it keeps of the answer",
                 "columns": columns,
                 "rows": rows,
                 "foot": [],
             },
-            "noun": "method",
+            "noun": "Methods",
             "objectives": objectives,
             "front": front_rows(columns, rows, objectives),
             "axes": ["cycles", quality[0] if quality else "energy_pj"],
         },
         "roofline": _roofline(reports, []),
         "runs": [_run(name, report) for name, report in reports.items()],
+        "refused": table("refused", "Methods that do not run here", ("method", "reason"), list(refused.items())),
         "style": style(),
     }
 
@@ -140,8 +141,22 @@ def _hardware(report: Report) -> dict[str, Any]:
     }
 
 
-def _run_summary(report: Report) -> list[list[Any]]:
-    return [[name.replace("_", " "), value, unit] for name, value, unit in _rows(report, "summary") if name != "note"]
+def run_summary(report: Report) -> list[list[Any]]:
+    """Quantity, value and unit, a row each."""
+    measured = _hardware(report)
+    said = {
+        "model": report.model,
+        "method": report.method,
+        "accelerator": report.accelerator.name,
+        "accelerator_digest": report.accelerator_digest,
+        "seed": report.seed,
+        **measured,
+        "macs": report.macs,
+        "flops": report.flops,
+        "attention_flops_dense": report.attention_flops_dense,
+        "selection_dram_bytes": report.selection.dram_bytes,
+    }
+    return [[heading(name)[0], value, heading(name)[1]] for name, value in said.items()]
 
 
 def _roofline(reports: Mapping[str, Report], layers: Sequence[Point]) -> dict[str, Any]:
@@ -190,7 +205,3 @@ def _timeline(report: Report) -> dict[str, Any]:
         for piece in report.timeline
     ]
     return {"units": [unit.value for unit in units], "names": names, "slices": slices}
-
-
-def _rows(report: Report, name: str) -> list[Sequence[Any]]:
-    return list(csv_tables(report)[name][1])

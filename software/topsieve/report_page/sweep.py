@@ -113,12 +113,12 @@ def sweep_page(sweep: SweepResults) -> dict[str, Any]:
         "points": {
             "table": {
                 "id": "points",
-                "caption": "Designs",
+                "caption": "Each design that was measured",
                 "columns": columns,
                 "rows": [list(row) for row in sweep.rows],
                 "foot": [],
             },
-            "noun": "point",
+            "noun": "Designs",
             "objectives": list(sweep.objectives),
             "front": list(sweep.front),
             "axes": [Objective.LATENCY_CYCLES.value, axes[-1] if axes else Objective.ENERGY_PJ.value],

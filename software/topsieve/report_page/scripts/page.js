@@ -25,7 +25,10 @@ function start() {
   page.append(section("summary", "Summary", facts(data.summary)));
   if (data.points) {
     page.append(section("trade-offs", "Trade-offs", ...scatter(data.points, data.style)));
-    page.append(section("points", data.points.table.caption, sortable(data.points.table, "points")));
+    page.append(section("points", data.points.noun, sortable(data.points.table, "points")));
+  }
+  if (data.refused && data.refused.rows.length) {
+    page.append(section("refusals", "Refused", sortable(data.refused, null)));
   }
   if (data.roofline) {
     page.append(section("roofline", "Under the roofs", ...roofline(data.roofline, data.style)));

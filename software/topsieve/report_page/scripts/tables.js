@@ -62,5 +62,5 @@ function sortable(spec, kind) {
 function facts(rows) {
   const line = ([name, value, unit]) => element("tr", {}, element("th", { scope: "row" }, name), element("td", { class: "wide" }, shown(value)), element("td", {}, unit));
   const head = ["quantity", "value", "unit"].map((name) => element("th", { scope: "col" }, name));
-  return element("div", { class: "table" }, element("table", { id: "table-summary" }, element("caption", {}, "What was run"), element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows.map(line))));
+  return element("div", {}, element("table", { id: "table-summary" }, element("caption", {}, "What was run"), element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows.map(line))));
 }
