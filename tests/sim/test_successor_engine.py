@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sim.rival_cases import attention_trace
@@ -78,10 +80,36 @@ def test_rows_are_not_told_one_by_one() -> None:
         row_times(attention_trace(0, queries=1, head_dim=8), MACHINE)
 
 
-@pytest.mark.parametrize("model", ["dram", "axi"])
-def test_other_memories_are_refused(model: str) -> None:
+@pytest.mark.parametrize(("model", "more"), [("dram", ["successor.tile_keys=64"]), ("axi", ["memory.channels=1"])])
+def test_other_memories_are_refused(model: str, more: list[str]) -> None:
     with pytest.raises(InputError, match="successor"):
-        load_config("spatten", [*ENDING, f"memory.model={model}", "memory.channels=1"])
+        load_config("spatten", [*ENDING, f"memory.model={model}", *more])
+
+
+@pytest.mark.parametrize("share", [1, 3])
+def test_in_closed_loop_whole_accesses_move(share: int) -> None:
+    trace = attention_trace(3, kv_heads=2, share=share, queries=1, keys=200, head_dim=64, peak=3.0)
+    ideal = simulate(trace, MACHINE)
+    dram = load_config("spatten", [*ENDING, "memory.model=dram"])
+    looped = simulate(trace, dram)
+    assert looped.cycles > 100
+    for kind in (Traffic.KEY_MSB, Traffic.KEY_LSB, Traffic.VALUE):
+        assert ideal.dram_bytes[kind] <= looped.dram_bytes[kind] <= 3 * ideal.dram_bytes[kind]
+        assert looped.dram_bytes[kind] % 64 == 0
+    # Every row asks for its query in both passes; a query of 96 bytes is two accesses.
+    assert looped.dram_bytes[Traffic.QUERY] == 2 * 2 * share * 128
+    assert looped.dram_bytes == simulate(trace, dram).dram_bytes
+
+
+def test_eviction_puts_live_rows_side_by_side() -> None:
+    trace = attention_trace(3, kv_heads=4, queries=1, keys=100, head_dim=64, kept=20, operands=False)
+    sequence = replace(trace, ops=(*trace.ops, *attention_trace(3, queries=1, keys=900, operands=False).ops))
+    scattered, dense = (
+        simulate(sequence, load_config("spatten", ["memory.model=dram", f"successor.evict={flag}"]))
+        for flag in ("false", "true")
+    )
+    assert dense.dram_bytes_total < scattered.dram_bytes_total
+    assert dense.cycles <= scattered.cycles
 
 
 def test_longer_operands_than_rows_fit_take_the_plain_way() -> None:

@@ -16,7 +16,9 @@ from topsieve_sim.errors import InputError
 from topsieve_sim.golden.attention_latency import TerminationLatencies, termination_latencies
 from topsieve_sim.stepped.termination import SteppedTermination
 from topsieve_sim.timing.attention import BYTE_KIND_NAMES, CAUSE_NAMES, UNIT_NAMES
-from topsieve_sim.timing.termination import terminated_events, terminated_times
+from topsieve_sim.timing.attention_kernel import LEFT
+from topsieve_sim.timing.memory_port import no_port, scripted_port
+from topsieve_sim.timing.termination import run_terminated, terminated_events, terminated_times
 from topsieve_sim.timing.termination_group import TerminationGroup, partial_rows, tile_counts
 
 
@@ -141,3 +143,22 @@ def test_bytes_are_those_of_planes_and_candidates() -> None:
         "query": 6 * 64 * 12 // 8,
         "output": 6 * 64 * 16 // 8,
     }
+
+
+def test_ports_of_the_closed_loop_bound_the_ideal_memory() -> None:
+    config = load_config(
+        "spatten", ["successor.termination_threshold=0.001", "successor.buffered_heads=4", "memory.latency_cycles=60"]
+    )
+    counts = np.array([[40], [3], [90], [17], [60]])
+    group = TerminationGroup(heads=5, queries=1, keys=300, head_dim=64, candidates=counts, whole=np.arange(5) % 2 == 0)
+    slow = 10_000
+    quick, late = (
+        run_terminated(config, group, scripted_port(np.full(999, delay), 99), no_port())[1] for delay in (1, slow)
+    )
+    ideal = terminated_events(config, group)[1]
+    # A memory without delay bounds the ideal one from below, one that always takes long from above.
+    assert (quick[:, LEFT].max(), ideal[:, LEFT].max()) < (ideal[:, LEFT].max(), late[:, LEFT].max())
+    assert late[:, LEFT].max() > slow
+    fetched = run_terminated(config, group, scripted_port(np.full(999, 1), 99), scripted_port(np.full(99, 1), 99))
+    assert fetched[0].dram_bytes[0, 3] == 2 * 5 * 96
+    assert quick[:, LEFT].max() <= fetched[1][:, LEFT].max() <= quick[:, LEFT].max() + 8

@@ -255,10 +255,10 @@ class AcceleratorConfig(_Part):
                 f"successor.{self.successor.features[0]} must be left out with memory.model = {self.memory.model.value}: "
                 "that is the machine of the Verilog, which cannot do it"
             )
-        if self.successor.terminates and self.memory.model is not MemoryModel.IDEAL:
+        if self.successor.tile_keys and self.memory.model is not MemoryModel.IDEAL:
             raise ValueError(
-                f"successor.termination_threshold must be 0 with memory.model = {self.memory.model.value}: early termination is "
-                f"timed on the ideal memory alone, got {self.successor.termination_threshold}"
+                f"successor.tile_keys must be 0 with memory.model = {self.memory.model.value}: requests by tiles are timed on "
+                f"the ideal memory alone, got {self.successor.tile_keys}"
             )
         if self.successor.tile_keys % self.softmax.lanes:
             raise ValueError(

@@ -25,8 +25,11 @@ from topsieve_sim.timing.accounting import KEY_LSB, KEY_MSB, OUTPUT, QUERY, VALU
 from topsieve_sim.timing.attention import AttentionGroup, AttentionTimes, run_group
 from topsieve_sim.timing.attention_kernel import LEFT, PICK, ROW
 from topsieve_sim.timing.memory_port import MemoryPort, scripted_port
+from topsieve_sim.timing.termination import run_terminated
+from topsieve_sim.timing.termination_group import TerminationGroup
 
 Int64 = NDArray[np.int64]
+Group = AttentionGroup | TerminationGroup
 
 # Rounds after which a run is given up; no group of the published traces takes thirty.
 ROUNDS = 500
@@ -40,13 +43,14 @@ class TokenPlaces:
     """Which rows of memory a group touches.
 
     tokens : rows of each head in memory. keys : int64 [keys], the live ones, ascending. queries : int64 [queries of a
-    query head]. survivors : int64 [rows, kept], positions in `keys` of each row's survivors, for gathered values.
+    query head]. survivors : int64 [rows, kept], positions in `keys` of each row's survivors, for gathered values; where keys
+    end early, of each head's candidates, as many as it has.
     """
 
     tokens: int
     keys: Int64
     queries: Int64
-    survivors: Int64
+    survivors: Int64 | tuple[Int64, ...]
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,14 @@ class ClosedLoop:
     moved_bytes: Int64
     rounds: int
     script: Script
+
+
+def _row_bits(config: AcceleratorConfig, group: Group) -> tuple[int, ...]:
+    """Bits of an element in each plane of `PlaneRows`."""
+    if isinstance(group, TerminationGroup):
+        ends = group.shape(config)
+        return ends.query_bits, ends.key_msb_bits, ends.key_lsb_bits, ends.value_bits, ends.output_bits
+    return group.shape(config)[7:12]
 
 
 class _Asked(NamedTuple):
@@ -98,14 +110,12 @@ class _Commands:
 class _Memory:
     """The memory's side: requests with their cycles in, arrivals out."""
 
-    def __init__(self, config: AcceleratorConfig, group: AttentionGroup, places: TokenPlaces) -> None:
+    def __init__(self, config: AcceleratorConfig, group: Group, places: TokenPlaces) -> None:
         self.config, self.group, self.places = config, group, places
         self.dram = machine_memory(config)
         self.ports = memory_ports(config)
         self.size = self.dram.organization.access_bytes
-        shape = group.shape(config)
-        bits = {"query": shape[7], "key_msb": shape[8], "key_lsb": shape[9], "value": shape[10], "output": shape[11]}
-        self.rows = PlaneRows(**{name: -(-group.head_dim * width // 8) for name, width in bits.items()})
+        self.rows = PlaneRows(*(-(-group.head_dim * width // 8) for width in _row_bits(config, group)))
         self.query_heads = max(1, group.heads * group.queries // max(places.queries.size, 1))
         self.planes = place_planes(config, self.rows, group.heads, self.query_heads, places.tokens, self.size)
         row = np.arange(group.heads * group.queries)
@@ -179,7 +189,7 @@ class Script:
     query_free: Int64
 
     @classmethod
-    def first(cls, config: AcceleratorConfig, group: AttentionGroup) -> Script:
+    def first(cls, config: AcceleratorConfig, group: Group) -> Script:
         """Every beat and query after the configured latency."""
         beats = -(-group.keys // config.softmax.lanes)
         requests = len((KEY_MSB, KEY_LSB, VALUE)) * group.heads
@@ -218,7 +228,7 @@ class Script:
 
 
 def closed_loop(
-    config: AcceleratorConfig, group: AttentionGroup, places: TokenPlaces, guess: Script | None = None
+    config: AcceleratorConfig, group: Group, places: TokenPlaces, guess: Script | None = None
 ) -> ClosedLoop:
     """One group on an idle machine and an idle memory.
 
@@ -246,12 +256,13 @@ def closed_loop(
     raise RuntimeError(f"attention and memory did not agree within {ROUNDS} rounds")
 
 
-def _attention(
-    config: AcceleratorConfig, group: AttentionGroup, script: Script
-) -> tuple[AttentionTimes, Int64, _Asked, Int64]:
+def _attention(config: AcceleratorConfig, group: Group, script: Script) -> tuple[AttentionTimes, Int64, _Asked, Int64]:
     """Times and row events on a script, what was asked, and the cycle in which each command was."""
     port, query_port = script.ports()
-    times, events = run_group(config, group, port, query_port)
+    if isinstance(group, TerminationGroup):
+        times, events = run_terminated(config, group, port, query_port)
+    else:
+        times, events = run_group(config, group, port, query_port)
     number = int(port.at[0])
     final = events[events[:, LEFT] >= 0]
     final = final[np.argsort(final[:, LEFT], kind="stable")]

@@ -268,7 +268,7 @@ def attention_costs(
         if memory is not None:
             moved = memory.moved_bytes[place].tolist()
             traffic = {kind: size for kind, size in zip(_TRAFFIC, moved, strict=True) if size}
-            actions += (_memory_actions(known[content], sum(moved), int(memory.activates[place])),)
+            actions += (memory_actions(known[content], sum(moved), int(memory.activates[place])),)
         if descriptor.kept < descriptor.query_key.keys:
             actions += (selection_actions(decided, int(chosen.cycles.sum()), config),)
         units = _unit_cycles(descriptor, decided, int(times.cycles[place]), times.unit_cycles[place].tolist())
@@ -396,7 +396,7 @@ def attention_actions(
     return actions
 
 
-def _memory_actions(useful: Actions, moved_bytes: int, activates: int) -> dict[tuple[Component, Action], int]:
+def memory_actions(useful: Actions, moved_bytes: int, activates: int) -> dict[tuple[Component, Action], int]:
     """Whole accesses and row activations, in place of the average per useful bit."""
     return {
         **{key: -useful[key] for key in ((Component.DRAM, Action.READ_BIT), (Component.DRAM, Action.WRITE_BIT))},

@@ -7,15 +7,16 @@ equal places, so equal descriptors stay equal.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topsieve_sim.arch import AcceleratorConfig
-from topsieve_sim.closed_loop.loop import ClosedLoop, Script, TokenPlaces, closed_loop
+from topsieve_sim.closed_loop.loop import ClosedLoop, Group, Script, TokenPlaces, closed_loop
 from topsieve_sim.engine.program import AttentionWork
-from topsieve_sim.timing.attention import AttentionGroup, AttentionTimes
+from topsieve_sim.timing.attention import AttentionTimes
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,9 @@ class MemoryCosts:
     activates: NDArray[np.int64]
 
 
-def token_places(work: AttentionWork, tokens: int, survivors: NDArray[np.int64] | None) -> TokenPlaces:
+def token_places(
+    work: AttentionWork, tokens: int, survivors: NDArray[np.int64] | tuple[NDArray[np.int64], ...] | None
+) -> TokenPlaces:
     """Rows of memory of a descriptor in a sequence of `tokens` tokens; `survivors` where data decided them."""
     op = work.query_key
     rows = work.kv_heads * work.rows_per_kv_head
@@ -40,14 +43,15 @@ def token_places(work: AttentionWork, tokens: int, survivors: NDArray[np.int64] 
     gathers = work.kept < op.keys and work.rows_per_kv_head == 1
     if survivors is None:
         shape = (rows, work.kept) if gathers else (0, 0)
-        survivors = np.empty(shape, np.int64)
+        drawn = np.empty(shape, np.int64)
         for row in range(shape[0]):
-            survivors[row] = np.sort(draw.permutation(op.keys)[: work.kept])
+            drawn[row] = np.sort(draw.permutation(op.keys)[: work.kept])
+        survivors = drawn
     return TokenPlaces(max(tokens, op.queries), keys, queries, survivors)
 
 
 def closed_loop_times(
-    config: AcceleratorConfig, groups: list[AttentionGroup], places: list[TokenPlaces]
+    config: AcceleratorConfig, groups: Sequence[Group], places: list[TokenPlaces]
 ) -> tuple[AttentionTimes, MemoryCosts]:
     """As `timing.attention.attention_times`, each group from an idle machine and an idle memory.
 

@@ -151,7 +151,7 @@ class _Run:
         self.even_candidates |= any((unit.groups[0].start, "query") not in trace.operands for unit in ended)
         plain: Iterator[tuple[Cost, Decisions | Termination]] = iter(zip(costs, decisions, strict=True))
         short: Iterator[tuple[Cost, Decisions | Termination]] = iter(
-            zip(termination_costs(ended, found, config), found, strict=True)
+            zip(termination_costs(ended, found, config, self.program.tokens), found, strict=True)
         )
         return (next(short) if ends else next(plain) for ends in early)
 

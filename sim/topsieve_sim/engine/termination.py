@@ -8,15 +8,18 @@ value selection: such a machine has no top-k engine for values.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topsieve_sim.arch import AcceleratorConfig
+from topsieve_sim.arch import AcceleratorConfig, MemoryModel
+from topsieve_sim.closed_loop.loop import TokenPlaces
 from topsieve_sim.energy import Action, Component
-from topsieve_sim.engine.ledger import Cost, UnitCycles
+from topsieve_sim.engine.attention import memory_actions
+from topsieve_sim.engine.closed_loop import MemoryCosts, closed_loop_times, token_places
+from topsieve_sim.engine.ledger import Actions, Cost, UnitCycles
 from topsieve_sim.engine.program import AttentionWork
 from topsieve_sim.engine.singles import at_operation
 from topsieve_sim.errors import InputError
@@ -45,13 +48,14 @@ class Termination:
     """What the bounds decided for one descriptor.
 
     name : equal for equal content. candidates : int64 [kv_heads, tiles]. whole : bool [kv_heads]. rows : query rows of a
-    key-value head.
+    key-value head. places : each head's candidates, positions among its keys.
     """
 
     name: Hashable
     candidates: NDArray[np.int64]
     whole: NDArray[np.bool_]
     rows: int
+    places: tuple[NDArray[np.int64], ...]
 
     @property
     def lsb_rows(self) -> int:
@@ -104,6 +108,7 @@ def terminate(work: AttentionWork, trace: Trace, config: AcceleratorConfig, memo
         np.concatenate([part.candidates for part in parts]),
         np.concatenate([part.whole for part in parts]),
         work.rows_per_kv_head,
+        tuple(place for part in parts for place in part.places),
     )
 
 
@@ -126,38 +131,59 @@ def _part(
         result = terminated_attention(
             quantise_operands(query, key, value, config.formats, bias), config, op.threshold if decides else 0.0
         )
-        counts, whole = tile_counts(result.candidates, config), result.whole & (lsb_bits > 0)
+        candidates, whole = result.candidates, result.whole & (lsb_bits > 0)
     else:
-        places = np.zeros((1, op.keys), np.bool_)
+        candidates = np.zeros((op.kv_heads, op.keys), np.bool_)
         wanted = round(op.keys * (1 - (1 - kept / op.keys) ** work.rows_per_kv_head))
-        places[0, np.arange(wanted) * op.keys // wanted] = True
-        counts = tile_counts(np.repeat(places, op.kv_heads, axis=0), config)
+        candidates[:, np.arange(wanted) * op.keys // wanted] = True
         whole = np.full(op.kv_heads, lsb_bits > 0)
         if decides:
             whole = np.arange(op.kv_heads) < op.lsb_rows
-    memo[name] = Termination(name, counts, whole, work.rows_per_kv_head)
+    chosen = tuple(np.flatnonzero(head) for head in candidates)
+    memo[name] = Termination(name, tile_counts(candidates, config), whole, work.rows_per_kv_head, chosen)
     return memo[name]
 
 
-def termination_costs(work: list[AttentionWork], decided: list[Termination], config: AcceleratorConfig) -> list[Cost]:
+def termination_costs(
+    work: list[AttentionWork],
+    decided: list[Termination],
+    config: AcceleratorConfig,
+    tokens: Mapping[tuple[int, int], int],
+) -> list[Cost]:
     """Exact cost of every descriptor, each from an empty machine. Equal descriptors are timed once.
+
+    `tokens` in memory, by (sequence, step), is for the DRAM model.
 
     Raises
     ------
     InputError
         a descriptor does not fit the machine.
     """
-    places: dict[Hashable, int] = {}
+    in_loop = config.memory.model is MemoryModel.DRAM
+    timed: dict[Hashable, int] = {}
+    places: list[int] = []
     groups: list[TerminationGroup] = []
+    memory_places: list[TokenPlaces] = []
     for unit, found in zip(work, decided, strict=True):
-        if places.setdefault((unit.shape, found.name), len(groups)) == len(groups):
+        op = unit.query_key
+        stored = 0
+        if in_loop:
+            stored = op.keys if config.successor.evict else tokens[op.sequence, op.step]
+        place = timed.setdefault((unit.shape, found.name, stored), len(groups))
+        if place == len(groups):
             groups.append(_timing_group(unit, found, config))
-            with at_operation(unit.groups[0].start, unit.query_key):
+            with at_operation(unit.groups[0].start, op):
                 groups[-1].check(config)
-    times = terminated_times(config, groups)
+            if in_loop:
+                memory_places.append(token_places(unit, stored, found.places))
+        places.append(place)
+    memory: MemoryCosts | None = None
+    if in_loop and groups:
+        times, memory = closed_loop_times(config, groups, memory_places)
+    else:
+        times = terminated_times(config, groups)
     costs = []
-    for unit, found in zip(work, decided, strict=True):
-        place = places[unit.shape, found.name]
+    for unit, found, place in zip(work, decided, places, strict=True):
         sizes = zip(_TRAFFIC, times.dram_bytes[place].tolist(), strict=True)
         traffic = {kind: size for kind, size in sizes if size}
         cycles, table = int(times.cycles[place]), times.unit_cycles[place].tolist()
@@ -165,7 +191,12 @@ def termination_costs(work: list[AttentionWork], decided: list[Termination], con
         if unit.groups[0].column_sum is not None:
             summed = units[Unit.SOFTMAX_NORMALISE].busy
             units[Unit.IMPORTANCE] = UnitCycles(summed, input=cycles - summed)
-        costs.append(Cost(cycles, units, traffic, (_actions(unit, found, config, traffic),)))
+        actions: tuple[Actions, ...] = (_actions(unit, found, config, traffic),)
+        if memory is not None:
+            moved = memory.moved_bytes[place].tolist()
+            traffic = {kind: size for kind, size in zip(_TRAFFIC, moved, strict=True) if size}
+            actions += (memory_actions(actions[0], sum(moved), int(memory.activates[place])),)
+        costs.append(Cost(cycles, units, traffic, actions))
     return costs
 
 

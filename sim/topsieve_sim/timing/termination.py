@@ -12,7 +12,7 @@ from topsieve_sim.golden.attention_latency import attention_latencies, terminati
 from topsieve_sim.timing.accounting import BYTE_KINDS, CAUSES, UNITS
 from topsieve_sim.timing.attention import AttentionTimes
 from topsieve_sim.timing.attention_kernel import EVENTS
-from topsieve_sim.timing.memory_port import NO_STALLS, ideal_port
+from topsieve_sim.timing.memory_port import NO_STALLS, MemoryPort, ideal_port, no_port
 from topsieve_sim.timing.output_port import pattern_output
 from topsieve_sim.timing.termination_group import TerminationGroup
 from topsieve_sim.timing.termination_kernel import termination_times
@@ -53,6 +53,26 @@ def terminated_events(
     InputError
         the group does not fit the machine.
     """
+    port = ideal_port(config.memory.bytes_per_cycle, config.memory.latency_cycles, memory_ready)
+    return run_terminated(config, group, port, no_port(), output_ready=output_ready, record=record)
+
+
+def run_terminated(
+    config: AcceleratorConfig,
+    group: TerminationGroup,
+    port: MemoryPort,
+    query_port: MemoryPort,
+    *,
+    output_ready: NDArray[np.bool_] = NO_STALLS,
+    record: bool = True,
+) -> tuple[AttentionTimes, NDArray[np.int64]]:
+    """`terminated_events` with ports of one's own, which hold what crossed them afterwards; the group starts in cycle 0.
+
+    Raises
+    ------
+    InputError
+        the group does not fit the machine.
+    """
     group.check(config)
     table = np.zeros((1, UNITS, CAUSES), np.int64)
     sizes = np.zeros((1, BYTE_KINDS), np.int64)
@@ -63,7 +83,8 @@ def terminated_events(
         group.shape(config),
         np.ascontiguousarray(group.candidates, np.int64),
         np.ascontiguousarray(group.whole, np.bool_),
-        ideal_port(config.memory.bytes_per_cycle, config.memory.latency_cycles, memory_ready),
+        port,
+        query_port,
         pattern_output(output_ready),
         table[0],
         sizes[0],

@@ -43,7 +43,7 @@ from topsieve_sim.timing.attention_kernel import (
     ROW,
     SECOND_PASS,
 )
-from topsieve_sim.timing.memory_port import CURSOR, SERVED, MemoryPort
+from topsieve_sim.timing.memory_port import CURSOR, IDEAL, SERVED, MemoryPort, request
 from topsieve_sim.timing.operand_requests import NOWHERE, request_plane
 from topsieve_sim.timing.output_port import OutputPort
 from topsieve_sim.timing.pipeline import next_ready
@@ -60,6 +60,7 @@ def termination_times(
     candidates: NDArray[np.int64],
     whole: NDArray[np.bool_],
     port: MemoryPort,
+    query_port: MemoryPort,
     output: OutputPort,
     table: NDArray[np.int64],
     size: NDArray[np.int64],
@@ -68,7 +69,7 @@ def termination_times(
     """Cycles of one group that starts in cycle 0; adds to `table` [UNITS, CAUSES] and `size` [BYTE_KINDS].
 
     `candidates` int64 [heads, tiles], `whole` bool [heads]. `events` is [0, EVENTS] or has two lines a row. The candidate
-    compactor stands in the table's row of the top-k engine.
+    compactor stands in the table's row of the top-k engine. With an ideal `query_port` queries are there at once.
     """
     lanes = machine.lanes
     heads, queries, keys, head_dim = shape.heads, shape.queries, shape.keys, shape.head_dim
@@ -101,7 +102,9 @@ def termination_times(
 
     key_arrival = np.zeros((banks, widest), np.int64)
     value_arrival = np.zeros((banks, widest), np.int64)
-    row_arrival = np.zeros(keys, np.int64)
+    lsb_arrival = np.zeros(widest, np.int64)
+    query_arrival = np.full(1, -1, np.int64)
+    no_table = np.zeros((0, 0), np.int64)
     key_picked = np.full(heads, NEVER, np.int64)
     tile_decided = np.zeros(tiles, np.int64)
     again_at = np.full(rows, NEVER, np.int64)
@@ -135,6 +138,14 @@ def termination_times(
         head = row // queries
         bank = head % banks
         row_beats = second_beats[head] if second else count
+        if query_port.kind != IDEAL:
+            pick, amount = request(
+                query_port, pick, 1, head_dim, head_dim * shape.query_bits, 1, 0, 0, 0, False, _PLACES.tokens, query_arrival,
+                no_table,
+            )  # fmt: skip
+            size[QUERY] += amount
+        elif not second:
+            size[QUERY] += (head_dim * shape.query_bits + 7) // 8
         picked_last = pick
 
         # Scores: one beat each interval.
@@ -143,7 +154,7 @@ def termination_times(
         product = earliest
         slot = finals % machine.row_slots
         for i in range(row_beats):
-            data_at = 0 if second else key_arrival[bank, i] + 1
+            data_at = query_arrival[0] + 1 if second else max(key_arrival[bank, i], query_arrival[0]) + 1
             credit_at = product_ring[products % product_ring.size] + 1
             product = int(max(earliest, max(data_at, credit_at)))
             if i == 0:
@@ -179,7 +190,6 @@ def termination_times(
         if not second:
             partial_free[fresh % slots] = NEVER
             fresh += 1
-            size[QUERY] += (head_dim * shape.query_bits + 7) // 8
             if events.shape[0] > 0:
                 events[line, DECIDED] = tile_decided[tiles - 1]
             if fresh % queries > 0:
@@ -191,8 +201,8 @@ def termination_times(
             for tile in range(tiles):
                 if tile == tiles - 1 and whole[head] and shape.key_lsb_bits > 0:
                     request_plane(
-                        port, _PLACES, max(value_free[bank], tile_decided[tile]), 1, KEY_LSB, head, head, total, head_dim,
-                        lsb_row_bits, row_arrival, table, size,
+                        port, _PLACES, max(value_free[bank], tile_decided[tile]), lanes, KEY_LSB, head, head, total, head_dim,
+                        lsb_row_bits, lsb_arrival, table, size,
                     )  # fmt: skip
                 wanted = candidates[head, tile]
                 if wanted > 0:
@@ -216,7 +226,7 @@ def termination_times(
                 again_at[compacted] = compact_free - 1 + unit.compact
                 if whole[head] and shape.key_lsb_bits > 0:
                     # A pass that waits for its keys would hold up those behind it.
-                    again_at[compacted] = max(again_at[compacted], row_arrival[total - 1] + 1)
+                    again_at[compacted] = max(again_at[compacted], lsb_arrival[(total - 1) // lanes] + 1)
             continue
 
         partial_free[row % slots] = product + 1
