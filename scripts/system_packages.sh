@@ -3,6 +3,7 @@
 # they are there.
 #
 #   scripts/system_packages.sh        iverilog, g++, make, perl: RTL tests and Verilog simulation
+#   scripts/system_packages.sh browser   chromium, where no browser is there: the report page's proofs in `make test-full`
 #   scripts/system_packages.sh venv   what Debian splits from its own Python ($PYTHON, default python3)
 set -eu
 packages=
@@ -30,8 +31,15 @@ import ctypes, find_libpython
 ctypes.CDLL(find_libpython.find_libpython())
 PYTHON
     ;;
+browser)
+    found=
+    for name in chromium chromium-browser google-chrome chrome; do
+        command -v "$name" >/dev/null && found=$name
+    done
+    [ -n "$found" ] || need chromium "runs the report page without a window"
+    ;;
 *)
-    echo "usage: scripts/system_packages.sh [venv|rtl]" >&2
+    echo "usage: scripts/system_packages.sh [venv|rtl|browser]" >&2
     exit 2
     ;;
 esac

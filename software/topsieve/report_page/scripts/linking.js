@@ -27,6 +27,10 @@ function explain(node, text) {
   node.setAttribute("aria-label", text);
   node.addEventListener("pointermove", (event) => showTip(text, event.clientX, event.clientY));
   node.addEventListener("pointerleave", hideTip);
+  // A listener of focus would make a drawn part take the focus from what it is part of.
+  if (!node.hasAttribute("tabindex")) {
+    return;
+  }
   node.addEventListener("focus", () => {
     const box = node.getBoundingClientRect();
     showTip(text, box.right, box.bottom);
