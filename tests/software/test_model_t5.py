@@ -8,12 +8,22 @@ from transformers import PreTrainedModel, T5Config, T5EncoderModel, T5ForConditi
 
 import topsieve
 from software.encoders import PAD, VOCABULARY, alone, ragged_batch, relative, tiny_encoder
-from topsieve.methods import describe, method_names
 from topsieve_sim.errors import InputError
 
 torch.set_num_threads(1)
 
-ON_LAYERS = tuple(name for name in method_names() if "layers" in describe(name).acts_on)
+# Pruning, merging, made slots, signals of every kind, heads, values and outputs over depth.
+METHODS = (
+    "random",
+    "pooling",
+    "spatten:head_keep=0.5,value_keep=0.5",
+    "ltp",
+    "evit",
+    "tome",
+    "ats",
+    "a-vit",
+    "globalcom2",
+)
 LENGTHS = (19, 7, 12)
 # As in `test_model_reduce`: float32 rounding of another summation order.
 FLOAT32 = 1e-5
@@ -58,7 +68,7 @@ def run(model: PreTrainedModel, method: str, batch: dict[str, torch.Tensor]) -> 
 
 @pytest.mark.parametrize(
     ("family", "method"),
-    [("t5", name) for name in ON_LAYERS] + [("roberta", name) for name in ("random", "spatten", "tome", "evit", "ats")],
+    [("t5", name) for name in METHODS] + [("roberta", name) for name in ("random", "spatten", "tome", "evit", "ats")],
 )
 def test_a_padded_batch_equals_its_sequences_alone(method: str, family: str) -> None:
     model = encoder(family)
