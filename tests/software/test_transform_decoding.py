@@ -245,11 +245,14 @@ def test_relaxed_agreement():
 def test_beams_are_the_likeliest_continuations(decoder):
     """With as many beams as tokens a search of two tokens is exhaustive; fewer beams keep its order."""
     prompt = prompts(1, 8, 0)[0]
-    found, cache = simultaneous.beam_search(decoder, decoder.fresh(), prompt, 256, 2)
+    cache = decoder.fresh()
+    found, likely = simultaneous.beam_search(decoder, cache, prompt, 256, 2)
     logits = decoder.forward(torch.tensor([[*prompt, token] for token in range(256)]), decoder.fresh()).double()
     first, second = logits[0, -2].log_softmax(-1), logits[:, -1].log_softmax(-1)
     best = int((first[:, None] + second).argmax())
     assert found[0].tolist() == [best // 256, best % 256]
+    assert float(likely[0]) == pytest.approx(float((first[:, None] + second).max()), abs=1e-5)
+    assert (likely.diff() <= 0).all()
     assert cache.layers[0].keys.shape[:1] == (256,)
     narrow, _ = simultaneous.beam_search(decoder, decoder.fresh(), prompt, 1, 6)
     assert narrow[0].tolist() == decoder.greedy(prompt, 6)
@@ -262,6 +265,8 @@ def test_kept_cache_writes_what_reading_anew_writes(decoder):
         for reuse in (True, False)
     )
     assert [read.written for read in kept] == [read.written for read in anew]
+    # Single precision in another order of sums; a token more or less in the cache is a thousand times as much.
+    assert [read.likelihood for read in kept] == pytest.approx([read.likelihood for read in anew], abs=1e-4)
     assert any(read.written for read in kept)
     assert [read.prompt for read in kept] == [read.prompt for read in anew] == [read.ran for read in anew]
     assert all(read.ran < read.prompt for read in kept[1:])

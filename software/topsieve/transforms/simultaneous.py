@@ -49,10 +49,10 @@ def _holds(beam: Sequence[str], place: int, held: Counter[str], bar: int) -> boo
     return len(beam) > place and held[beam[place]] >= bar
 
 
-def beam_search(decoder: ByteDecoder, cache: Any, ids: Sequence[int], width: int, count: int) -> tuple[Tensor, Any]:
-    """int64 [width, count]: the likeliest continuations of `ids` behind `cache`, best first, and the cache as rows of them.
+def beam_search(decoder: ByteDecoder, cache: Any, ids: Sequence[int], width: int, count: int) -> tuple[Tensor, Tensor]:
+    """int64 [width, count]: the likeliest continuations of `ids` behind `cache`, best first; float64 [width], how likely.
 
-    The last token of each is not in the cache. Ties go to the earlier beam, then to the lower token.
+    Likelihoods are natural logarithms. The cache becomes the continuations' rows, without the last token of each. Ties go to the earlier beam, then to the lower token.
     """
     logits = decoder.forward(torch.tensor([list(ids)]), cache)[0, -1]
     scores = logits.double().log_softmax(-1)
@@ -68,7 +68,7 @@ def beam_search(decoder: ByteDecoder, cache: Any, ids: Sequence[int], width: int
         text = torch.cat((text[beams], best[:, None] % steps.shape[1]), 1)
         for layer in cache.layers:
             layer.keys, layer.values = layer.keys[beams], layer.values[beams]
-    return text, cache
+    return text, totals
 
 
 def chunks(source: Sequence[int], words: int) -> list[list[int]]:
@@ -86,11 +86,12 @@ def chunks(source: Sequence[int], words: int) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class Read:
-    """One read: tokens in the prompt and how many of them ran, and the text that was written."""
+    """One read: tokens in the prompt and how many of them ran, the text that was written, log-likelihood of the best beam."""
 
     prompt: int
     ran: int
     written: list[int]
+    likelihood: float
 
 
 def interleaved(decoder: ByteDecoder, source: Sequence[Sequence[int]], config: Simultaneous) -> list[Read]:
@@ -102,12 +103,12 @@ def interleaved(decoder: ByteDecoder, source: Sequence[Sequence[int]], config: S
         if not config.reuse:
             cache, known = decoder.fresh(), 0
         prompt = len(text)
-        beams, cache = beam_search(decoder, cache, text[known:], config.beams, config.most)
+        beams, likely = beam_search(decoder, cache, text[known:], config.beams, config.most)
         words, holder = agreed([_words(beam) for beam in beams.tolist()], config.share, dropping=True)
         written = list("".join(words).encode("latin-1"))
         for layer in cache.layers:
             layer.keys, layer.values = (kind[holder : holder + 1] for kind in (layer.keys, layer.values))
-        reads.append(Read(prompt, prompt - known, written))
+        reads.append(Read(prompt, prompt - known, written, float(likely[0])))
         # The last token of a beam never ran, so it is not in the cache.
         known = min(prompt + len(written), prompt + config.most - 1)
         cut(cache, known)
