@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import T5Config, T5EncoderModel
 
 import topsieve
 from software.encoders import ragged_batch, tiny_encoder
@@ -112,6 +113,39 @@ def test_the_controller_follows_its_recurrence() -> None:
     assert deleted_share(gate, valid, -15.0) == 0.5
     assert float(deletion_loss(gate, valid)) == -10.5
     assert soft_mask(gate, valid, -30.0).flatten().tolist() == [-1.0, -20.0, -30.0]
+
+
+def test_in_a_byte_level_t5_the_bias_keeps_the_original_distances() -> None:
+    """Steps 4 to 6 by hand on the specification's small T5: kept rows of hidden states, and of the bias on both axes."""
+    torch.manual_seed(0)
+    model = T5EncoderModel(T5Config(vocab_size=384, d_model=64, d_kv=16, d_ff=128, num_heads=4, num_layers=4)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "relative_attention_bias" in name or ".q." in name:
+                parameter.normal_(std=0.5)
+    ids = torch.randint(3, 259, (1, 14), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad(), topsieve.reduce(model, "mrt5:layer=2,seed=1") as reduced:
+        found = model(input_ids=ids).last_hidden_state[0]
+    (decision,) = reduced.record.layers[1].decisions
+    kept = decision.reduction.keep[0]
+    assert 1 < len(kept) < 14
+    stack = model.encoder
+    with torch.no_grad():
+        x = stack.embed_tokens(ids)[0]
+        bias = stack.block[0].layer[0].SelfAttention.compute_bias(14, 14)[0]
+        for index, block in enumerate(stack.block):
+            if index == 2:
+                gate = gate_unit("", 64, 1)
+                value = -30 * torch.sigmoid(-gate.unit(x * (x.pow(2).mean(-1, keepdim=True) + EPSILON).rsqrt()))[:, 0]
+                assert kept.tolist() == (value > -15).nonzero().flatten().tolist()
+                x, bias = x[kept], bias[:, kept][:, :, kept]
+            attention, normed = block.layer[0].SelfAttention, block.layer[0].layer_norm(x)
+            query, key, value = (getattr(attention, n)(normed).unflatten(-1, (4, 16)).transpose(0, 1) for n in "qkv")
+            probability = (query @ key.transpose(1, 2) + bias).softmax(-1)
+            x = x + attention.o((probability @ value).transpose(0, 1).flatten(1))
+            x = block.layer[1](x)
+        wanted = stack.final_layer_norm(x)
+    assert (found - wanted).norm() <= 1e-5 * wanted.norm()
 
 
 def test_the_trace_holds_the_gate() -> None:
