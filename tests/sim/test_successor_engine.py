@@ -78,6 +78,8 @@ def test_the_top_k_engine_of_values_goes_and_the_sums_come() -> None:
 def test_rows_are_not_told_one_by_one() -> None:
     with pytest.raises(InputError, match="termination_threshold"):
         row_times(attention_trace(0, queries=1, head_dim=8), MACHINE)
+    rows = attention_trace(0, queries=4, head_dim=8, kept=5)
+    assert row_times(rows, MACHINE).cycles == simulate(rows, MACHINE).cycles
 
 
 @pytest.mark.parametrize(("model", "more"), [("dram", ["successor.tile_keys=64"]), ("axi", ["memory.channels=1"])])

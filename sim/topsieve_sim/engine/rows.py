@@ -16,7 +16,7 @@ from topsieve_sim.arch.config import MemoryModel
 from topsieve_sim.engine.attention import NO_SELECTION, Assumptions, Memo, decide, timing_group
 from topsieve_sim.engine.program import AttentionWork, prepare
 from topsieve_sim.engine.selection import drawn_selections
-from topsieve_sim.engine.termination import refuse_rows
+from topsieve_sim.engine.termination import told_by_rows
 from topsieve_sim.errors import InputError
 from topsieve_sim.report import Counter, Slice, Unit
 from topsieve_sim.timing.accounting import KEY_LSB, KEY_MSB, VALUE
@@ -122,7 +122,7 @@ def layer_trace(trace: Trace, layer: int, sequence: int, step: int) -> Trace:
 
 def _groups(work: list[AttentionWork], part: Trace, config: AcceleratorConfig, seed: int) -> list[AttentionGroup]:
     """What `simulate` hands to the timing model."""
-    refuse_rows(config)
+    work = [told_by_rows(unit, part, config) for unit in work]
     memo: Memo = {}
     decisions = [decide(unit, part, config, memo, Assumptions()) for unit in work]
     chosen = [decided.selection or NO_SELECTION for decided in decisions]

@@ -270,13 +270,20 @@ def _actions(
     return actions
 
 
-def refuse_rows(config: AcceleratorConfig) -> None:
-    """Raise `InputError` where rows cannot be told one by one."""
-    if config.successor.terminates:
+def told_by_rows(work: AttentionWork, trace: Trace, config: AcceleratorConfig) -> AttentionWork:
+    """The descriptor as such a machine runs it, where its rows can be told one by one.
+
+    Raises
+    ------
+    InputError
+        its keys end early.
+    """
+    if terminates(work, trace, config):
         raise InputError(
-            "rows are not told one by one on a machine that ends keys early",
+            "rows whose keys end early are not told one by one",
             source=config.name,
             field="successor.termination_threshold",
             value=config.successor.termination_threshold,
             allowed="0",
         )
+    return without_selection(work) if config.successor.terminates else work
