@@ -11,6 +11,7 @@ default.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import platform
 import random
@@ -83,7 +84,8 @@ def train() -> tuple[GateUnit, dict[str, Any]]:
     compared = set(python_reference().paragraphs)
     texts = [text for text in python_reference(PARAGRAPHS + len(compared)).paragraphs if text not in compared]
     known = examples(pretrained, texts[:PARAGRAPHS])
-    gate = gate_unit("", pretrained.model.config.hidden_size, SEED).train().requires_grad_(True)
+    # The untrained gate is shared by all who ask for it.
+    gate = copy.deepcopy(gate_unit("", pretrained.model.config.hidden_size, SEED)).train().requires_grad_(True)
     optimiser = torch.optim.Adam(gate.parameters(), lr=RATE)
     controller = CONTROLLER
     threshold = METHOD.scale / 2
