@@ -34,7 +34,7 @@ PYTHON
 browser)
     found=
     for name in chromium chromium-browser google-chrome chrome; do
-        command -v "$name" >/dev/null && found=$name
+        if command -v "$name" >/dev/null; then found=$name; fi
     done
     [ -n "$found" ] || need chromium "runs the report page without a window"
     ;;
