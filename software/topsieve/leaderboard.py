@@ -169,7 +169,8 @@ def _section(measured: Mapping[str, Any]) -> Iterator[str]:
         yield "| " + " | ".join(cells) + " |"
     reasons: defaultdict[str, list[str]] = defaultdict(list)
     for name, reason in measured["refused"].items():
-        reasons[reason.removeprefix("model: ").replace(f"{name} ", "")].append(f"`{name}`")
+        said = reason.replace(f" (got '{name}')", "").removeprefix("model: ").removeprefix("method: ")
+        reasons[said.removeprefix("the method ").removeprefix(f"{name} ")].append(f"`{name}`")
     if reasons:
         yield "\nNot run:\n"
     for reason, names in reasons.items():
@@ -216,13 +217,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("docs", type=Path, help="folder of the page")
     parser.add_argument("--page", action="store_true", help="write the page from what was measured before")
     parser.add_argument("--work", type=Path, default=Path("results/leaderboard"), help="folder for the comparisons")
-    parser.add_argument("--model", choices=[setting.model for setting in SETTINGS], help="measure this one only")
+    parser.add_argument(
+        "--model", choices=[setting.model for setting in SETTINGS], help="measure this one only, write no page"
+    )
     given = parser.parse_args(arguments)
     folder = made_folder(given.docs / FOLDER)
     for setting in SETTINGS:
         if not given.page and given.model in (None, setting.model):
             write_text(folder / f"{setting.model}.json", json_text(measure(setting, given.work)))
-    write(given.docs)
+    if given.model is None:
+        write(given.docs)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +24,8 @@ The models are small, the inputs few and the seed is one: differences of a perce
 about large models. `make leaderboard` measures again and writes this page.
 """
 
-LESSONS = """**Ask the baselines first.** Of the methods that need no more energy than the best baseline, {better}. Which baseline is
+LESSONS = """**Ask the baselines first.** Of the methods that need no more energy than the best
+baseline, these are better than it: {better}. Which baseline is
 the one to beat depends on the data: on digits-vit evenly spaced tokens read {uniform_digits:.1%} of the digits, the full model
 {dense_digits:.1%}, for {uniform_energy:.0%} of its energy, because neighbouring pixels say the same; on minilm, where a dropped
 word is lost, they keep a cosine of {uniform_minilm:.3f}, and `spatten`, with as many tokens, {spatten_minilm:.3f}. What a method knows
@@ -61,7 +63,7 @@ def lessons(measured: Mapping[str, Mapping[str, Any]]) -> str:
         for part in ("cycles", "energy_pj")
     }
     tome, spatten, dense = digits["tome"], digits["spatten"], digits["dense"]
-    return LESSONS.format(
+    text = LESSONS.format(
         better=_listed([_against_baseline(one) for one in measured.values()]),
         uniform_digits=digits["uniform"]["quality"]["accuracy"],
         dense_digits=dense["quality"]["accuracy"],
@@ -87,6 +89,8 @@ def lessons(measured: Mapping[str, Mapping[str, Any]]) -> str:
         tome_select=_share(tome, "cycles"),
         spatten_select=_share(spatten, "cycles"),
     )
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(textwrap.fill(part, 130, break_on_hyphens=False) for part in paragraphs)
 
 
 def _share(row: Mapping[str, Any], part: str) -> float:
@@ -101,7 +105,7 @@ def _against_baseline(one: Mapping[str, Any]) -> str:
     baseline = max((row for row in one["rows"] if row["method"] in BASELINES), key=lambda row: good[row["method"]])
     cheap = [row for row in one["rows"] if row["energy_pj"] <= baseline["energy_pj"] and row["method"] not in BASELINES]
     better = sum(good[row["method"]] > good[baseline["method"]] for row in cheap)
-    return f"{better} of {len(cheap)} are better than it on {one['facts']['model']} (`{baseline['method']}`)"
+    return f"{better} of {len(cheap)} on {one['facts']['model']} (`{baseline['method']}`)"
 
 
 def _listed(parts: list[str]) -> str:
