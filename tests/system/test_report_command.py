@@ -57,7 +57,12 @@ def comparison(traces, tmp_path_factory):
         simulate(trace, load_config("spatten")).write_json(place / "report.json")
     metrics = [{"name": "cosine", "title": "cosine", "label": "mean cosine"}]
     results = [
-        {"method": name, "metrics": metrics, "fidelity": {"cosine": 1.0 - place / 10}}
+        {
+            "method": name,
+            "metrics": metrics,
+            "fidelity": {"cosine": 1.0 - place / 10},
+            "survival": {"words": [f"word{index}" for index in range(24)], "layers": ["A" * 24, "AS" * 12]},
+        }
         for place, name in enumerate(methods)
     ]
     (folder / "comparison.json").write_text(json.dumps({"results": results}))
@@ -123,7 +128,7 @@ def test_a_comparison_has_a_page_one_roofline_and_pictures_of_each_method(compar
     assert_pictures(out, ("roofline", "energy", "quality-cycles"))
     assert "2 methods on" in (out / "report.html").read_text(encoding="utf-8")
     for name in ("dense", "spatten_keep=0.5"):
-        assert_pictures(out / "methods" / name, ("stalls", "timeline"))
+        assert_pictures(out / "methods" / name, ("stalls", "timeline", "survival"))
     one = comparison / "methods" / "dense"
     assert main(["report", str(one)]) == 0
     assert_pictures(one / "report")

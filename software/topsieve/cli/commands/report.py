@@ -164,6 +164,11 @@ def _pictures(reports: dict[str, Report], results: Sequence[Mapping[str, Any]], 
         machine = report.accelerator.name
         written += _draw(stall_chart(report, f"{name} on {machine}: where the cycles go"), place / "stalls")
         written += _draw(timeline_chart(report, f"{name} on {machine}: when each unit works"), place / "timeline")
+    for result in results:
+        survival = result.get("survival")
+        if survival and survival["words"]:
+            stem = method_folder(out, result["method"]) / "survival"
+            written += _in_forms(stem, _survival_drawer(survival, result["method"]))
     return [str(path.relative_to(out)) for path in written]
 
 
@@ -183,6 +188,12 @@ def _comparison_pictures(reports: dict[str, Report], results: Sequence[Mapping[s
             lambda path: plot_fidelity_against_cycles(cycles, quality, path, machine, metric["label"]),
         )
     return written
+
+
+def _survival_drawer(survival: Mapping[str, Any], method: str) -> Callable[[Path], None]:
+    from topsieve.plots import plot_survival
+
+    return lambda path: plot_survival(survival["words"], survival["layers"], path, method)
 
 
 def _sweep_pictures(sweep: SweepResults, axes: Sequence[str], out: Path) -> list[str]:
