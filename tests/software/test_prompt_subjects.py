@@ -114,6 +114,7 @@ def test_byte_gpt_reads_what_is_left_and_the_question() -> None:
     assert {op.sequence for op in observed.trace.ops if op.layer >= 5} == {0, 1}
     assert min(op.sequence for op in observed.trace.ops if op.layer < 5) == 2
     assert simulate(observed.trace, load_config("spatten-eighth"), seed=0).cycles > 0
+    assert all(0 < len(word) <= 16 for word in observed.words), "labels for plots"
     assert split(b"one two three four", tail=8) == (b"one two three", b" four")
     assert split(b"abcdefgh", tail=3) == (b"abcde", b"fgh")
 

@@ -14,6 +14,9 @@ from topsieve.reduction.roles import Site
 # One letter a token and layer in `survival`.
 ALONE, SHARED, GONE = "A", "S", "."
 
+# Letters of a label.
+LABEL = 16
+
 
 def survival(record: Record, sequence: int) -> list[str]:
     """What is left of each input token of `sequence` where each layer begins: one text a layer, one letter a token.
@@ -48,6 +51,11 @@ def token_counts(record: Record) -> dict[str, object]:
         "ffn": [int(layer.ffn_tokens.sum()) for layer in record.layers],
         "heads": [int(layer.heads.sum()) for layer in record.layers],
     }
+
+
+def unit_words(prompt: Compressed) -> tuple[str, ...]:
+    """The units of a shortened prompt as labels: a sentence is cut to its beginning."""
+    return tuple(unit if len(unit) <= LABEL else unit[: LABEL - 1] + "…" for unit in map(str.strip, prompt.units))
 
 
 def unit_survival(prompt: Compressed, layers: int) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from topsieve.record import Record
 from topsieve.reduction.roles import BitPlan, Method
 from topsieve.results import json_text
 from topsieve.subjects.subject import Inputs, Metric, Observation
-from topsieve.subjects.survival import prompt_facts, survival, token_counts, unit_survival
+from topsieve.subjects.survival import prompt_facts, survival, token_counts, unit_survival, unit_words
 from topsieve_sim.trace import Trace
 
 _HASHED_BYTES = 1 << 20
@@ -88,7 +88,7 @@ class TextEncoder:
         whole = charged(trace, short, spell(method))
         more = {"prompt": prompt_facts(short, whole.flops - trace.flops, [len(row) for row in rows])}
         survived = unit_survival(short[0], record.shape.layers)
-        return Observation(whole, token_counts(record), short[0].units, survived, more)
+        return Observation(whole, token_counts(record), unit_words(short[0]), survived, more)
 
     def _run(self, method: Method, rows: Sequence[Sequence[int]], bits: BitPlan) -> tuple[Record, Trace]:
         """What happened to the sequences `rows`, and its trace with operands."""

@@ -21,7 +21,7 @@ from topsieve.subjects.byte_gpt import prompts, text
 from topsieve.subjects.byte_gpt.model import CHECKPOINT, WEIGHTS, load_byte_gpt
 from topsieve.subjects.decoding import Decoded, decode
 from topsieve.subjects.subject import Inputs, Metric, Observation
-from topsieve.subjects.survival import ALONE, GONE, SHARED, prompt_facts, unit_survival
+from topsieve.subjects.survival import ALONE, GONE, SHARED, prompt_facts, unit_survival, unit_words
 from topsieve_sim.errors import InputError
 
 # Bytes of a prompt, bytes that are then scored one by one, bytes that run on the accelerator behind a prompt.
@@ -153,7 +153,7 @@ class ByteGpt:
             "heads": [sum(int(layers_of[layer].heads.sum()) for layers_of in last) for layer in layers],
         }
         more = {"prompt": prompt_facts(work, charge.flops - trace.flops, [len(prompt.content) for prompt in short])}
-        return Observation(charge, tokens, work[0].units, unit_survival(work[0], len(layers)), more)
+        return Observation(charge, tokens, unit_words(work[0]), unit_survival(work[0], len(layers)), more)
 
     def _measured_prompts(self, method: PromptMethod) -> dict[str, float]:
         count = self._inputs.paragraphs
