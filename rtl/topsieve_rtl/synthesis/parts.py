@@ -14,14 +14,14 @@ from topsieve_sim.arch import AcceleratorConfig
 
 
 class Measurable(Protocol):
-    """What `report_unit` needs of a unit: a name, and what is emitted (the first of `shipped`)."""
+    """What `report_unit` needs of a unit."""
 
     @property
     def name(self) -> str:
         """Word in the table."""
 
-    def shipped(self, config: AcceleratorConfig) -> tuple[Design, Design]:
-        """The design, and what its testbench drives."""
+    def emitted(self, config: AcceleratorConfig) -> Design:
+        """What is measured."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,10 @@ class Part:
     name: str
     component: Callable[[AcceleratorConfig], wiring.Component]
 
-    def shipped(self, config: AcceleratorConfig) -> tuple[Design, Design]:
-        """The component, twice."""
+    def emitted(self, config: AcceleratorConfig) -> Design:
+        """The component."""
         words = re.findall(r"[a-z0-9]+", f"topsieve_{self.name}_{config.name}".lower())
-        design = Design(self.component(config), "_".join(words))
-        return design, design
+        return Design(self.component(config), "_".join(words))
 
 
 def attention_core() -> Part:

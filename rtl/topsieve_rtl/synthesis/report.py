@@ -57,7 +57,7 @@ def report_unit(
     if unknown:
         raise InputError("unknown FPGA family", field="target", value=unknown[0], allowed=", ".join(Target))
     chosen = find_unit(unit) if isinstance(unit, str) else unit
-    design, _ = chosen.shipped(config)
+    design = chosen.emitted(config)
     measured = kept_measurement if keep else measure
     reports = []
     for target in map(Target, targets):

@@ -77,12 +77,15 @@ class AcceleratorUnit(Unit):
 
         return AcceleratorOnMemory(config, self.memory_bytes, instance)
 
-    def shipped(self, config: AcceleratorConfig) -> tuple[Design, Design]:
+    def emitted(self, config: AcceleratorConfig) -> Design:
         from topsieve_rtl.accelerator.accelerator import Accelerator, accelerator_members
 
         self.built(config, lambda: accelerator_members(config))
+        return Design(Accelerator(config), self.top_name(config))
+
+    def bench(self, config: AcceleratorConfig) -> Design:
         top = self.top_name(config)
-        return Design(Accelerator(config), top), Design(self._on_memory(config, instance=top), f"{top}_bench")
+        return Design(self._on_memory(config, instance=top), f"{top}_bench")
 
     def documents(self, config: AcceleratorConfig, command_line: str) -> Mapping[str, str]:
         from topsieve_rtl.verilog.accelerator_files import accelerator_files

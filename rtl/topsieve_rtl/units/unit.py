@@ -62,10 +62,13 @@ class Unit(ABC):
         """What the beats of `case` hold, in words and numbers that add up over cases; nothing beside beats by default."""
         return {}
 
-    def shipped(self, config: AcceleratorConfig) -> tuple[Design, Design]:
-        """What is emitted, and what its testbench drives: the same, or a bench with an instance of it inside."""
-        design = self.design(config)
-        return design, design
+    def emitted(self, config: AcceleratorConfig) -> Design:
+        """What is emitted and measured: what `verify` drives, or what stands inside of it."""
+        return self.design(config)
+
+    def bench(self, config: AcceleratorConfig) -> Design | None:
+        """What the emitted testbench drives, an instance of `emitted` inside; None if that is `emitted` itself."""
+        return None
 
     def documents(self, config: AcceleratorConfig, command_line: str) -> Mapping[str, str]:
         """Further files of the package: name -> text."""

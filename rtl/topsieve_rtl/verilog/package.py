@@ -64,7 +64,8 @@ def emit_unit(
     if seed < 0:
         raise InputError("negative", field="seed", value=seed, allowed=">= 0")
     chosen = find_unit(unit) if isinstance(unit, str) else unit
-    design, bench = chosen.shipped(config)
+    design = chosen.emitted(config)
+    bench = chosen.bench(config) or design
     top = design.name
     target = Path(folder)
     try:
