@@ -61,7 +61,7 @@ def exact_scores(operands: AttentionOperands, config: AcceleratorConfig) -> tupl
     return low, width, exact, factor
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(case=cases())
 def test_scores_lie_between_their_bounds(case: tuple[AcceleratorConfig, AttentionOperands]) -> None:
     config, operands = case
@@ -70,7 +70,7 @@ def test_scores_lie_between_their_bounds(case: tuple[AcceleratorConfig, Attentio
     assert (exact <= low + width[:, None]).all()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(case=cases())
 def test_no_key_is_dropped_whose_probability_reaches_the_threshold(case) -> None:
     """Against real powers of two of the machine's own exact scores."""
@@ -88,7 +88,7 @@ def test_no_key_is_dropped_whose_probability_reaches_the_threshold(case) -> None
     assert (flatness <= np.log2(first.sum(axis=1)) * (1 << config.formats.score_fraction_bits) + 1e-6 + 1).all()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(case=cases())
 def test_what_is_left_is_exact_attention(case) -> None:
     config, operands = case
@@ -102,7 +102,7 @@ def test_what_is_left_is_exact_attention(case) -> None:
     assert (result.head_importance == plain.head_importance).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(case=cases())
 def test_a_bound_over_the_whole_row_drops_all_that_a_tiled_one_drops(case) -> None:
     config, operands = case
@@ -111,7 +111,7 @@ def test_a_bound_over_the_whole_row_drops_all_that_a_tiled_one_drops(case) -> No
     assert (tiled | ~whole_row).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(case=cases())
 def test_a_threshold_that_nothing_stays_under_changes_no_bit(case) -> None:
     config, operands = case

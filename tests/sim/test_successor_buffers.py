@@ -21,7 +21,7 @@ def with_heads(config: AcceleratorConfig, heads: int) -> AcceleratorConfig:
     return config.model_copy(update={"successor": SuccessorConfig(buffered_heads=heads)})
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     data=st.data(),
     config=machines(),

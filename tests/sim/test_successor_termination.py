@@ -71,7 +71,7 @@ def assert_equal_to_stepped(config: AcceleratorConfig, group: TerminationGroup, 
         assert found == {cause: seen[cause] for cause in found}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(data=st.data(), config=terminating_machines(), memory=patterns(), output=patterns())
 def test_fast_times_equal_the_stepped_machine(
     data: st.DataObject, config: AcceleratorConfig, memory: Any, output: Any
