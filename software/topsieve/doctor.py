@@ -20,7 +20,7 @@ PURPOSES = {
     "rtl": "Verilog, RTL simulation, synthesis",
     "kernels": "GPU kernels",
     "plot": "plots of compare",
-    "sweep": "design-space sweeps",
+    "sweep": "searches of designs, sweeps on dask",
     "notebooks": "notebooks in the tests",
     "dev": "make check, make test",
 }

@@ -41,7 +41,7 @@ class Dask:
         self._cluster: Any = None
         self._client: Any = None
         self._open()
-        slots = workers if self._cluster else sum(self._client.nthreads().values())
+        slots = workers if address is None else sum(self._client.nthreads().values())
         if not slots:
             self.close()
             raise InputError("the dask cluster has no workers", source="--address", value=address)

@@ -205,7 +205,7 @@ def known_design(axes: Mapping[str, Axis], accelerator: str) -> tuple[dict[str, 
         value: Any = data
         for key in name.split("."):
             value = value[key]
-        inside = value in axis.values if axis.values else axis.low <= value <= axis.high  # type: ignore[operator]
+        inside = value in axis.values if axis.values else axis.low <= value <= axis.high
         if not inside:
             return {}, f"{name} = {value}"
         params[name] = value
