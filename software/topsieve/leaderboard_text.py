@@ -28,11 +28,13 @@ LESSONS = """**Ask the baselines first.** Of the methods that need no more energ
 baseline, these are better than it: {better}. Which baseline is
 the one to beat depends on the data: on digits-vit evenly spaced tokens read {uniform_digits:.1%} of the digits, the full model
 {dense_digits:.1%}, for {uniform_energy:.0%} of its energy, because neighbouring pixels say the same; on minilm, where a dropped
-word is lost, they keep a cosine of {uniform_minilm:.3f}, and `spatten`, with as many tokens, {spatten_minilm:.3f}. What a method knows
-when it chooses matters more than how it scores. On mosaic-llava those that choose inside the language model, with the question
-in sight, answer at least {worst_with:.1%} of the questions for a cell, the full model {dense_cell:.1%}; of those that choose
-before it, from the image alone, the best ({best_before_name}) answers {best_before:.1%}. On byte-gpt `quest`, which evicts nothing and reads half,
-recalls {quest_recall:.1%}; `snapkv`, which holds half and chose before the question, {snapkv_recall:.1%}.
+word is lost, they keep a cosine of {uniform_minilm:.3f}, and `spatten`, with as many tokens, {spatten_minilm:.3f}. On mosaic-llava it counts
+what a method knows when it chooses: those that choose inside the language model, with the question in sight, answer at least
+{worst_with:.1%} of the questions for a cell, the full model {dense_cell:.1%}; of those that choose before it, from the image alone,
+the best ({best_before_name}) answers {best_before:.1%}. On byte-gpt it counts how it scores: half of the cache, chosen before the
+question is known, recalls {snapkv_recall:.1%} with `snapkv`, by attention, and {keydiff_recall:.1%} with `keydiff`, by keys unlike the others;
+at random {random_recall:.1%}. And no measure will do alone: `spatten` recalls {spatten_recall:.1%} there and has {spatten_perplexity:.2f} times
+the full model's perplexity.
 
 **The choice has a price.** It takes up to {cycles_share:.0%} of the cycles (`{cycles_name}` on {cycles_model}) and up to
 {energy_share:.0%} of the energy (`{energy_name}` on {energy_model}): {worse} of {choosing} runs that choose anything need more energy
@@ -74,8 +76,11 @@ def lessons(measured: Mapping[str, Mapping[str, Any]]) -> str:
         dense_cell=cell("dense"),
         best_before_name=f"`{best_before}`",
         best_before=cell(best_before),
-        quest_recall=gpt["quest"]["quality"]["recall_accuracy"],
-        snapkv_recall=gpt["snapkv"]["quality"]["recall_accuracy"],
+        **{
+            f"{name}_recall": gpt[name]["quality"]["recall_accuracy"]
+            for name in ("snapkv", "keydiff", "random", "spatten")
+        },
+        spatten_perplexity=gpt["spatten"]["quality"]["perplexity_ratio"],
         cycles_share=_share(most["cycles"][2], "cycles"),
         cycles_name=most["cycles"][1],
         cycles_model=most["cycles"][0],
