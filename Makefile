@@ -45,7 +45,7 @@ bench: environment ## speed of simulator and library, ratios measured side by si
 	$(BIN)/python -m topsieve_rtl.bench
 	$(BIN)/python -m topsieve.bench
 
-resources: environment ## measure the units on FPGA families and write docs/resources.md
+resources: environment ## measure units and machines on FPGA families, into docs/resources.md (an hour at first; goes on after an interruption)
 	$(BIN)/python -m topsieve_rtl.synthesis docs/resources.md
 
 gpu-bench: environment ## check and time the GPU kernels beside public baselines (needs a CUDA GPU, exit 2 without)
