@@ -39,7 +39,7 @@ class Dask:
         self._workers = workers
         self._address = address
         self._cluster: Any = None
-        self._client: Any = None
+        self._client: Any
         self._open()
         slots = workers if address is None else sum(self._client.nthreads().values())
         if not slots:
