@@ -115,7 +115,8 @@ def method_class(name: str) -> type[Any]:
     InputError
         there is no such method, or its module cannot be loaded.
     """
-    target = _target(name)
+    # No other package can take a built-in name; to look through all that is installed takes milliseconds.
+    target = BUILT_IN.get(name) or _target(name)
     module, _, class_name = target.partition(":")
     try:
         found: type[Any] = getattr(importlib.import_module(module), class_name)
