@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topsieve.exploration.pareto import pareto_front
-from topsieve.exploration.points import machine_at
+from topsieve.exploration.points import Point, machine_at
 from topsieve.exploration.sampling import latin_hypercube, places
-from topsieve.exploration.spec import SEARCHES, SWEEPS, Axis, Sampling, load_search, load_sweep
+from topsieve.exploration.spec import SEARCHES, SWEEPS, Axis, Objective, Sampling, load_search, load_sweep
+from topsieve.exploration.sweep import Measured
+from topsieve.exploration.sweep_files import costs_of
+from topsieve.exploration.workloads import QualityMeasure, Run
 from topsieve_sim.arch import load_config
 from topsieve_sim.errors import InputError
 
@@ -148,3 +152,18 @@ def test_the_front_is_what_no_other_beats(costs):
     for place, cost in enumerate(costs):
         beaten = any(all(a <= b for a, b in zip(other, cost, strict=True)) and other != cost for other in costs)
         assert (place in front) == (not beaten)
+
+
+@pytest.mark.parametrize(("lower", "best"), [(False, 2.0), (True, 1.0)])
+def test_quality_costs_what_its_measure_calls_worse(lower, best):
+    """Of a cosine more is better, of a perplexity less."""
+
+    def measured(quality: float) -> Measured:
+        run = Run("", Path("trace.npz"), {"measure": quality})
+        return Measured(Point(0, {}, load_config("tiny"), run, ""), {})
+
+    costs = {
+        quality: costs_of(measured(quality), [Objective.QUALITY], [QualityMeasure("measure", lower)])
+        for quality in (1.0, 2.0)
+    }
+    assert min(costs, key=costs.__getitem__) == best

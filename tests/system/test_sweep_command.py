@@ -109,7 +109,7 @@ def test_a_model_runs_once_for_each_method_and_keep_ratio(tiny_model, text_file,
     quality = {
         (item.point.place["method"], item.point.place["keep"]): item.point.run.quality for item in sweep.measured
     }
-    assert quality["dense", None][sweep.metrics[0]] == 1.0
+    assert quality["dense", None][sweep.metrics[0].name] == 1.0
     assert front_of(sweep)
     later = Lines()
     again = run_sweep(spec, Store(tmp_path / "store"), watcher=later)

@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 from topsieve.exploration.points import Point, Refused, Resolver
 from topsieve.exploration.sampling import KEEP, METHOD, TRACE, Place, axes_of, kept
 from topsieve.exploration.scheduling import Computed, compute
-from topsieve.exploration.spec import Axis, Objective, Sampler, Scalar, SearchSpec
+from topsieve.exploration.spec import Axis, Sampler, Scalar, SearchSpec
 from topsieve.exploration.store import Row, Store, digest
 from topsieve.exploration.sweep import Measured, Sweep, Watcher, Workers, gathered
 from topsieve.exploration.sweep_files import costs_of
@@ -83,7 +83,7 @@ class _Search:
         self._study = optuna.create_study(
             storage=storage,
             study_name=digest(question),
-            directions=["maximize" if o is Objective.QUALITY else "minimize" for o in spec.objectives],
+            directions=["minimize" for _ in spec.objectives],
             load_if_exists=True,
         )
 
@@ -120,9 +120,7 @@ class _Search:
         for item in resolved:
             row = rows.get(item.key, {}) if isinstance(item, Point) else {}
             if isinstance(item, Point) and "latency_cycles" in row:
-                costs = costs_of(Measured(item, row), spec.objectives, self._workloads.metrics)
-                values = [-c if o is Objective.QUALITY else c for o, c in zip(spec.objectives, costs, strict=True)]
-                self._study.tell(item.number, values)
+                self._study.tell(item.number, costs_of(Measured(item, row), spec.objectives, self._workloads.metrics))
             else:
                 self._study.tell(item.number, state=TrialState.FAIL)
         self._watcher.advance(len(trials))

@@ -16,7 +16,7 @@ from topsieve.exploration.scheduling import Computed, compute
 from topsieve.exploration.spec import SearchSpec, SweepSpec
 from topsieve.exploration.store import Row, Store
 from topsieve.exploration.work import run_chunk
-from topsieve.exploration.workloads import Workloads
+from topsieve.exploration.workloads import QualityMeasure, Workloads
 from topsieve_sim.errors import InputError
 
 
@@ -52,7 +52,7 @@ class Sweep:
     quarantined : points that killed their worker twice, in this run or an earlier one.
     failed : points that met a defect of Topsieve, with its text.
     facts : what ran, with digests.
-    metrics : names of the measures of quality, the first is the main one.
+    metrics : the measures of quality, the first is the main one.
     computed, stored : points computed by this run, and taken from the store.
     """
 
@@ -62,7 +62,7 @@ class Sweep:
     quarantined: tuple[Refused, ...]
     failed: tuple[Refused, ...]
     facts: Mapping[str, Any]
-    metrics: tuple[str, ...]
+    metrics: tuple[QualityMeasure, ...]
     computed: int
     stored: int
     deaths: int = 0

@@ -16,6 +16,7 @@ from topsieve.exploration.sampling import KEEP, METHOD, axes_of
 from topsieve.exploration.spec import Objective
 from topsieve.exploration.sweep import Measured, Sweep
 from topsieve.exploration.work import MEASURES
+from topsieve.exploration.workloads import QualityMeasure
 from topsieve.results import json_text, versions, write_rows, write_text
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.arch.load import dump_config
@@ -49,14 +50,16 @@ def front_of(sweep: Sweep) -> tuple[Measured, ...]:
     return tuple(sweep.measured[place] for place in pareto_front(costs))
 
 
-def costs_of(item: Measured, objectives: Sequence[Objective], metrics: Sequence[str]) -> list[float]:
-    """What a point costs in each objective; quality, the first of `metrics`, counts as its negative."""
-    return [
-        -float(item.point.run.quality[metrics[0]])
-        if objective is Objective.QUALITY
-        else float(item.row[objective.value])
-        for objective in objectives
-    ]
+def costs_of(item: Measured, objectives: Sequence[Objective], metrics: Sequence[QualityMeasure]) -> list[float]:
+    """What a point costs in each objective; quality is the first of `metrics`, its negative where more is better."""
+
+    def cost(objective: Objective) -> float:
+        if objective is not Objective.QUALITY:
+            return float(item.row[objective.value])
+        quality = float(item.point.run.quality[metrics[0].name])
+        return quality if metrics[0].lower else -quality
+
+    return [cost(objective) for objective in objectives]
 
 
 def write_results(sweep: Sweep, folder: Path) -> None:
@@ -68,7 +71,7 @@ def write_results(sweep: Sweep, folder: Path) -> None:
         a file cannot be written; those before it are whole.
     """
     columns = columns_of(sweep)
-    quality = sweep.metrics
+    quality = [measure.name for measure in sweep.metrics]
     write_rows(
         folder / RESULTS_TABLE,
         ("point", *columns, *MEASURES, *quality),
@@ -112,6 +115,7 @@ def summary_text(sweep: Sweep) -> str:
                 for name in LEAST
                 if measured
             },
+            "quality": [measure._asdict() for measure in sweep.metrics],
             "objectives": [objective.value for objective in sweep.spec.objectives],
             "front": [_point(item) for item in front_of(sweep)],
         }

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from topsieve.cli.inputs import read_trace
 from topsieve.corpus import read_corpus
@@ -39,6 +39,13 @@ class Run:
     quality: Mapping[str, float | int]
 
 
+class QualityMeasure(NamedTuple):
+    """A measure of quality by name, and whether less of it is better."""
+
+    name: str
+    lower: bool
+
+
 class Workloads:
     """Makes the runs of points.
 
@@ -60,7 +67,7 @@ class Workloads:
         self._loaded = False
         self._code = ""
         self._qualities: dict[str, Mapping[str, float | int]] = {}
-        self.metrics: tuple[str, ...] = ()
+        self.metrics: tuple[QualityMeasure, ...] = ()
 
     def run(self, place: Place, config: AcceleratorConfig) -> Run:
         """The run of the point at `place` on the machine `config`; made where it is not in the store.
@@ -102,10 +109,11 @@ class Workloads:
                 self._ready(subject)
                 values = subject.quality(_built(method, keep))
                 # The first metric is the one that is plotted and searched for.
-                stored = {"metrics": list(subject.metrics), "values": values}
+                measures = [[name, metric.lower] for name, metric in subject.metrics.items()]
+                stored = {"metrics": measures, "values": values}
                 self._store.add_quality(quality_key, stored)
             self._qualities[quality_key] = stored["values"]
-            self.metrics = tuple(stored["metrics"])
+            self.metrics = tuple(QualityMeasure(*measure) for measure in stored["metrics"])
         return Run(key, self._store.trace_path(key), self._qualities[quality_key])
 
     def _opened(self) -> Subject:

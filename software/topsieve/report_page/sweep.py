@@ -11,7 +11,7 @@ from typing import Any
 from topsieve.exploration.spec import Objective
 from topsieve.exploration.sweep_files import REFUSED_TABLE, RESULTS_TABLE, SUMMARY
 from topsieve.exploration.work import MEASURES
-from topsieve.report_page.columns import HIGHER, Column, column
+from topsieve.report_page.columns import HIGHER, LOWER, Column, column
 from topsieve.report_page.content import style
 from topsieve_sim.errors import InputError
 
@@ -52,10 +52,10 @@ class SweepResults:
         return tuple(index for index, row in enumerate(self.rows) if row[place] in numbers)
 
     def columns(self) -> list[Column]:
-        """The columns of the points; of the main measure of quality more is better, as the sweep has it."""
+        """The columns of the points; which side of a measure of quality is better, the summary says."""
+        better = {measure["name"]: LOWER if measure["lower"] else HIGHER for measure in self.summary["quality"]}
         return [
-            column(name, [row[place] for row in self.rows], HIGHER if name in self.quality[:1] else None)
-            for place, name in enumerate(self.header)
+            column(name, [row[place] for row in self.rows], better.get(name)) for place, name in enumerate(self.header)
         ]
 
     def values(self, name: str) -> list[Any]:
@@ -154,8 +154,9 @@ def _value(cell: str) -> Any:
 def _summary(path: Path) -> dict[str, Any]:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-        known = {name: summary[name] for name in ("name", "mode", "seed", "objectives", "front", "least")}
+        known = {name: summary[name] for name in ("name", "mode", "seed", "objectives", "quality", "front", "least")}
         [point[POINT] for point in known["front"]]
+        [(measure["name"], measure["lower"]) for measure in known["quality"]]
         return {**known, "objectives": [Objective(name).value for name in known["objectives"]]}
     except OSError as error:
         raise InputError(f"cannot read: {error.strerror or error}", source=str(path)) from error
