@@ -38,14 +38,16 @@ def model(width: int = WIDTH, layers: int = LAYERS, heads: int = HEADS, hidden: 
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(0)
-    config = BertConfig(
+    make_config: Any = BertConfig
+    config = make_config(
         hidden_size=width,
         num_hidden_layers=layers,
         num_attention_heads=heads,
         intermediate_size=hidden,
         attn_implementation="sdpa",
     )
-    return BertModel(config, add_pooling_layer=False).eval()
+    bert: Any = BertModel(config, add_pooling_layer=False)
+    return bert.eval()
 
 
 def side_by_side(ways: Mapping[str, Callable[[], object]], repeats: int) -> Comparison:
@@ -57,7 +59,7 @@ def side_by_side(ways: Mapping[str, Callable[[], object]], repeats: int) -> Comp
     for number in range(repeats + 1):
         seconds = {}
         # Every other round backwards, so that what drifts within a round favours none.
-        for name in list(ways) if number % 2 else list(reversed(ways)):
+        for name in list(ways) if number % 2 else list(ways)[::-1]:
             start = time.process_time()
             ways[name]()
             seconds[name] = time.process_time() - start
@@ -76,7 +78,7 @@ def library_overhead(bert: Any, tokens: int, repeats: int) -> Comparison:
         "attention_mask": torch.ones((1, tokens), dtype=torch.int64),
     }
 
-    def run(method: str | None, **settings: float) -> Callable[[], object]:
+    def run(method: str | None, **settings: Any) -> Callable[[], object]:
         def once() -> None:
             with torch.inference_mode(), nullcontext() if method is None else topsieve.reduce(bert, method, **settings):
                 bert(**batch)
