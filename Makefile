@@ -4,6 +4,8 @@ BIN := $(VENV)/bin
 OUT ?= results/demo
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
+# A worker a core, so torch gets one thread in each.
+ONE_THREAD := OMP_NUM_THREADS=1
 # The last one adds head pruning and progressive key planes to the token cascade.
 DEMO_METHODS := dense,random,spatten,tome,evit,powerbert,spatten:head_keep=0.75,quantisation=8+4
 
@@ -30,12 +32,12 @@ check: environment ## ruff (lint and format) and mypy (strict)
 	$(BIN)/mypy
 
 unit: environment system ## the tests, without the slow proofs
-	$(PYTEST) -n $(WORKERS) --dist worksteal
+	$(ONE_THREAD) $(PYTEST) -n $(WORKERS) --dist worksteal
 
 test: check unit ## everything that must pass before a change lands
 
 test-full: check system ## test, with the slow proofs and newly drawn cases
-	TOPSIEVE_HYPOTHESIS=explore $(PYTEST) -n $(WORKERS) --dist worksteal -m "full or not full"
+	TOPSIEVE_HYPOTHESIS=explore $(ONE_THREAD) $(PYTEST) -n $(WORKERS) --dist worksteal -m "full or not full"
 
 bench: environment ## speed of simulator and library, ratios measured side by side
 	$(BIN)/python -m topsieve_sim.bench

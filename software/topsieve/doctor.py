@@ -22,6 +22,7 @@ PURPOSES = {
     "plot": "plots of compare",
     "sweep": "searches of designs, sweeps on dask",
     "notebooks": "notebooks in the tests",
+    "docs": "the documentation site",
     "dev": "make check, make test",
 }
 PROGRAMS = {
