@@ -19,7 +19,7 @@ from topsieve.methods import build as build_method
 from topsieve.subjects.decoding import decode
 from topsieve.transforms import build, describe, transform_names
 from topsieve.transforms.decoder import byte_decoder, prompts
-from topsieve.transforms.table import END, START, markdown, measure, replace_table
+from topsieve.transforms.table import END, START, markdown, measure, replace_table, row_names
 from topsieve.transforms.workload import WIDTHS, Pass, Workload, exact_topk, generation
 from topsieve_sim.arch import load_config
 from topsieve_sim.engine import simulate
@@ -185,8 +185,10 @@ def test_table_goes_between_its_marks(tmp_path):
 
 def test_page_has_a_row_for_every_transform():
     table = PAGE.read_text(encoding="utf-8").split(START)[1].split(END)[0]
-    rows = re.findall(r"^\| `([a-z0-9-]+)` \|", table, re.MULTILINE)
-    assert rows == list(transform_names())
+    rows = re.findall(r"^\| `([^`]*)` \|", table, re.MULTILINE)
+    assert rows == list(row_names())
+    assert [name for name in rows if ":" not in name] == list(transform_names())
+    assert all(build(name).name == name.partition(":")[0] for name in rows)
     for name in transform_names():
         info = describe(name)
         assert info.summary.endswith(".")

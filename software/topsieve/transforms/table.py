@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from topsieve.transforms.registry import build
+from topsieve.transforms.registry import build, transform_names
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.engine import simulate
 from topsieve_sim.errors import InputError
@@ -20,6 +20,9 @@ HEADER = (
     "| transform | attention | measured | passes | tokens run | attention cycles | ratio | all cycles, ratio "
     "| DRAM bytes, ratio |\n|---|---|---|---|---|---|---|---|---|\n"
 )
+
+# Parameters other than the defaults whose rows stand behind their transform's own.
+VARIANTS = {"copyspec": ("window=3",), "eqspec": ("window=48",), "simpletool": ("shared=false",)}
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,13 @@ class Row:
     attention_cycles: tuple[int, int]
     cycles: tuple[int, int]
     dram_bytes: tuple[int, int]
+
+
+def row_names() -> tuple[str, ...]:
+    """The rows of the page in order, as `build` reads them: every transform, with its `VARIANTS`."""
+    return tuple(
+        text for name in transform_names() for text in (name, *(f"{name}:{more}" for more in VARIANTS.get(name, ())))
+    )
 
 
 def measure(text: str, config: AcceleratorConfig) -> Row:

@@ -95,13 +95,13 @@ def _table(arguments: argparse.Namespace) -> int:
     import sys
 
     from topsieve.transforms import transform_names
-    from topsieve.transforms.table import markdown, measure, replace_table
+    from topsieve.transforms.table import markdown, measure, replace_table, row_names
     from topsieve_sim.arch.load import load_config
     from topsieve_sim.errors import InputError
 
     if arguments.out is not None and not arguments.out.is_file():
         raise InputError("no such page", source=str(arguments.out), allowed="a page with a table of transforms")
-    names = transform_names()
+    names = row_names()
     if arguments.only is not None:
         names = tuple(arguments.only.split())
         if not names:
