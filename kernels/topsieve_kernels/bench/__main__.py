@@ -1,4 +1,7 @@
-"""`python -m topsieve_kernels.bench [--out results/gpu_bench.json] [--kernel NAME]`: exit 0 measured, 1 wrong, 2 no GPU."""
+"""Check and time the GPU kernels: `python -m topsieve_kernels.bench --out FILE.json or FOLDER [--shapes FILE.json]`.
+
+Exit codes: 0 measured, 1 a result was wrong, 2 no GPU or bad input. A folder gets a file named after GPU and date.
+"""
 
 import argparse
 import sys
@@ -7,9 +10,10 @@ from pathlib import Path
 
 import torch
 
-from topsieve_kernels.bench.cases import FULL, bench_cases
+from topsieve_kernels.bench.cases import bench_cases
 from topsieve_kernels.bench.floors import Ceilings
-from topsieve_kernels.bench.report import document, measure, table, write
+from topsieve_kernels.bench.report import document, file_name, measure, table, write
+from topsieve_kernels.bench.shapes import FULL, SHAPES, read_shapes
 from topsieve_kernels.bench.timing import clock_state, gpu_timer
 
 COPY_BYTES = 1 << 32
@@ -33,23 +37,32 @@ def measured_ceilings(dtype: torch.dtype) -> Ceilings:
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark on the first CUDA device."""
     parser = argparse.ArgumentParser(prog="python -m topsieve_kernels.bench", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("results/gpu_bench.json"), help="where the JSON goes")
-    parser.add_argument("--kernel", choices=sorted(FULL), type=str.upper, help="only these cases")
+    parser.add_argument("--out", type=Path, default=Path("results/gpu_bench.json"), help="a JSON file, or a folder")
+    parser.add_argument("--kernel", choices=sorted(SHAPES), help="the shapes of this one only")
+    parser.add_argument(
+        "--shapes", type=Path, metavar="FILE.json", help="these too, e.g. the gpu_shapes.json of topsieve compare"
+    )
     parser.add_argument("--dtype", choices=("float16", "bfloat16"), default="bfloat16")
     options = parser.parse_args(arguments)
+    try:
+        shapes = tuple(dict.fromkeys((*FULL, *(read_shapes(options.shapes) if options.shapes else ()))))
+    except ValueError as error:
+        print(f"gpu-bench: {error}", file=sys.stderr)
+        return 2
     if not torch.cuda.is_available():
         print("gpu-bench: no CUDA device here, nothing was measured", file=sys.stderr)
         return 2
     dtype = getattr(torch, options.dtype)
-    sizes = FULL if options.kernel is None else {name: FULL[name] if name == options.kernel else [] for name in FULL}
+    if options.kernel:
+        shapes = tuple(shape for shape in shapes if shape.kernel == options.kernel)
     before = clock_state()
     ceilings = measured_ceilings(dtype)
     rows = []
-    for case in bench_cases("cuda", sizes, dtype):
+    for case in bench_cases("cuda", shapes, dtype):
         rows.append(measure(case, ceilings, gpu_timer, clock_state()))
-        print(f"{case.kernel} {case.shape}: {rows[-1]['ours']['median_us']:.1f} us", file=sys.stderr, flush=True)
-    result = document(rows, ceilings, torch.cuda.get_device_name(), before, clock_state())
-    write(result, options.out)
+        print(f"{case.shape.kernel} {case.shape}: {rows[-1]['ours']['median_us']:.1f} us", file=sys.stderr, flush=True)
+    result = document(rows, ceilings, torch.cuda.get_device_name(), options.dtype, before, clock_state())
+    write(result, options.out / file_name(result) if options.out.is_dir() else options.out)
     print(table(result))
     return 0 if all(row["passed"] for row in rows) else 1
 

@@ -7,17 +7,50 @@ from functools import cache
 import torch
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.bias import causal_lower_right
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+from topsieve_kernels.attention_score_sum import score_sum
 
 SDPA = {"sdpa_cudnn": SDPBackend.CUDNN_ATTENTION, "sdpa_flash": SDPBackend.FLASH_ATTENTION}
 
 
 def sdpa(name: str, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: bool) -> torch.Tensor:
-    """Attention alone, forced to one vendor: the price of no importance."""
+    """Attention alone, forced to one vendor: the price of no importance. Causal masks are aligned bottom right."""
+    rows, keys = query.shape[2], key.shape[2]
+    square = rows == keys
+    # torch's own flag aligns a mask that is not square at the top left.
+    mask = causal_lower_right(rows, keys) if causal and not square else None
     with sdpa_kernel(SDPA[name]):
         return functional.scaled_dot_product_attention(
-            query, key, value, is_causal=causal, enable_gqa=query.shape[1] != key.shape[1]
+            query, key, value, attn_mask=mask, is_causal=causal and square, enable_gqa=query.shape[1] != key.shape[1]
         )
+
+
+def eager_importance(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output and column sums with all probabilities in memory, as models do under `attn_implementation="eager"`."""
+    batch, heads, rows, head_dim = query.shape
+    key_heads, keys = key.shape[1], key.shape[2]
+    group = heads // key_heads
+    key, value = (x.repeat_interleave(group, 1) for x in (key, value))
+    score = query @ key.mT / math.sqrt(head_dim)
+    if causal:
+        allowed = torch.ones(rows, keys, dtype=torch.bool, device=query.device).tril(keys - rows)
+        score = score.masked_fill(~allowed, -math.inf)
+    probability = score.softmax(-1, dtype=torch.float32)
+    columns = probability.sum(2).view(batch, key_heads, group, keys).sum(2)
+    return probability.to(query.dtype) @ value, columns
+
+
+def small_tile_column_sum(
+    query: torch.Tensor, key: torch.Tensor, log_sum_exp: torch.Tensor, causal: bool
+) -> torch.Tensor:
+    """Our second pass at the tiles of the published column-sum kernel (32 by 32, four warps)."""
+    blocks = {"BLOCK_M": 32, "BLOCK_N": 32, "num_warps": 4, "num_stages": 2}
+    scale = 1 / math.sqrt(query.shape[3])
+    return score_sum(query, key, log_sum_exp, scale=scale, causal=causal, blocks=blocks)
 
 
 @cache
@@ -76,3 +109,9 @@ def merge_by_five_operations(tokens: torch.Tensor, metric: torch.Tensor, removed
     total = destination.scatter_add(1, wide(into), moved)
     size = torch.ones_like(destination[..., :1]).scatter_add(1, into[..., None], torch.ones_like(moved[..., :1]))
     return torch.cat((source.gather(1, wide(stay)), total / size), 1)
+
+
+@cache
+def compiled_merge(on_gpu: bool) -> Callable[..., torch.Tensor]:
+    """`merge_by_five_operations` under `torch.compile`; on a CPU as it is, since only its result is of interest there."""
+    return torch.compile(merge_by_five_operations, dynamic=False) if on_gpu else merge_by_five_operations

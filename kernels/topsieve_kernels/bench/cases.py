@@ -1,7 +1,7 @@
 """What is measured: for each kernel its shapes, its inevitable work, our call, the check and the other ways."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -18,7 +18,24 @@ from topsieve_kernels import (
     topk_select,
 )
 from topsieve_kernels.bench import floors
-from topsieve_kernels.bench.baselines import SDPA, flex_column_sum, merge_by_five_operations, sdpa
+from topsieve_kernels.bench.baselines import (
+    SDPA,
+    compiled_merge,
+    eager_importance,
+    flex_column_sum,
+    merge_by_five_operations,
+    sdpa,
+    small_tile_column_sum,
+)
+from topsieve_kernels.bench.shapes import (
+    AttentionShape,
+    DecodeShape,
+    GatherShape,
+    MergeShape,
+    ProgressiveShape,
+    SelectShape,
+    Shape,
+)
 from topsieve_kernels.decode import decode_gathered_reference
 from topsieve_kernels.gather import gather_rows_reference
 from topsieve_kernels.importance import attention_importance_reference
@@ -28,54 +45,32 @@ from topsieve_kernels.selection import topk_select_reference
 
 Call = Callable[[], object]
 
+# Beyond this many scores the eager way, which writes all of them several times, is not tried.
+EAGER_SCORES = 1 << 30
+
 
 @dataclass(frozen=True)
 class BenchCase:
     """One row of the table. `check` returns the largest ratio of a relative error to its bound: at most 1 passes."""
 
-    kernel: str
-    shape: str
+    shape: Shape
     work: floors.Work
     ours: Call
     check: Callable[[], float]
     baselines: dict[str, Call] = field(default_factory=dict)
 
 
-# (batch, query heads, key-value heads, queries and keys, head_dim, causal)
-ATTENTION = [
-    (32, 12, 12, 128, 64, False),
-    (64, 12, 12, 197, 64, False),
-    (32, 12, 12, 512, 64, False),
-    (8, 12, 12, 1024, 64, True),
-    (1, 32, 8, 8192, 128, True),
-]
-# (batch, query heads, key-value heads, keys, kept rows, head_dim)
-DECODE = [(16, 32, 8, 32768, 16384, 128), (16, 32, 8, 32768, 3276, 128), (1, 32, 8, 32768, 3276, 128)]
-# (batch, query heads, key-value heads, keys, head_dim, threshold)
-PROGRESSIVE = [(16, 32, 8, 32768, 128, 0.0), (16, 32, 8, 32768, 128, 0.1), (16, 32, 8, 32768, 128, 2.0)]
-# (rows, columns, k)
-SELECT = [(256, 197, 98), (256, 8192, 1024), (256, 131072, 1024), (4096, 200000, 1024)]
-# (batch, tokens, channels, metric channels, removed)
-MERGE = [(64, 197, 768, 64, 16), (64, 197, 768, 64, 98), (8, 4096, 320, 320, 2048)]
-# (batch, heads, source rows, kept rows, head_dim)
-GATHER = [(16, 8, 32768, 16384, 128), (16, 8, 32768, 3276, 128)]
-
-SMALL = {
-    "ATTENTION": [(2, 4, 2, 24, 16, True), (1, 2, 2, 20, 16, False)],
-    "DECODE": [(2, 4, 2, 50, 20, 16)],
-    "PROGRESSIVE": [(1, 4, 2, 40, 16, 0.1)],
-    "SELECT": [(3, 50, 7)],
-    "MERGE": [(2, 21, 12, 8, 5)],
-    "GATHER": [(2, 2, 30, 9, 16)],
-}
-FULL = {
-    "ATTENTION": ATTENTION,
-    "DECODE": DECODE,
-    "PROGRESSIVE": PROGRESSIVE,
-    "SELECT": SELECT,
-    "MERGE": MERGE,
-    "GATHER": GATHER,
-}
+# Small enough for the CPU, one of each kernel at least.
+SMALL: tuple[Shape, ...] = (
+    AttentionShape(2, 4, 2, 24, 24, 16, True),
+    AttentionShape(1, 2, 2, 20, 20, 16, False),
+    AttentionShape(1, 2, 1, 6, 20, 16, True),
+    DecodeShape(2, 4, 2, 50, 20, 16),
+    ProgressiveShape(1, 4, 2, 40, 16, 0.1),
+    SelectShape(3, 50, 7),
+    MergeShape(2, 21, 12, 8, 5),
+    GatherShape(2, 2, 30, 9, 16),
+)
 
 
 def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -89,8 +84,8 @@ def worst(*ratios: float) -> float:
     return math.nan if any(math.isnan(ratio) for ratio in ratios) else max(ratios)
 
 
-def bench_cases(device: str, sizes: dict[str, list[tuple]], dtype: torch.dtype) -> Iterator[BenchCase]:
-    """All cases of `sizes` with fresh random operands on `device`; large ones are made one at a time."""
+def bench_cases(device: str, shapes: Iterable[Shape], dtype: torch.dtype) -> Iterator[BenchCase]:
+    """A case for each shape with fresh random operands on `device`; large ones are made one at a time."""
     generator = torch.Generator(device=device).manual_seed(20)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -100,24 +95,27 @@ def bench_cases(device: str, sizes: dict[str, list[tuple]], dtype: torch.dtype) 
         order = torch.rand((batch, heads, count), generator=generator, device=device).argsort(-1)
         return order[..., :kept].sort(-1).values.to(torch.int32)
 
-    for shape in sizes["ATTENTION"]:
-        yield _attention_case(normal, shape, dtype)
-    for shape in sizes["DECODE"]:
-        yield _decode_case(normal, lists, shape, dtype)
-    for shape in sizes["PROGRESSIVE"]:
-        yield _progressive_case(normal, shape, dtype)
-    for shape in sizes["SELECT"]:
-        yield _select_case(normal, shape)
-    for shape in sizes["MERGE"]:
-        yield _merge_case(normal, shape, dtype)
-    for shape in sizes["GATHER"]:
-        yield _gather_case(normal, lists, shape, dtype)
+    for shape in shapes:
+        match shape:
+            case AttentionShape():
+                yield _attention_case(normal, shape, dtype)
+            case DecodeShape():
+                yield _decode_case(normal, lists, shape, dtype)
+            case ProgressiveShape():
+                yield _progressive_case(normal, shape, dtype)
+            case SelectShape():
+                yield _select_case(normal, shape)
+            case MergeShape():
+                yield _merge_case(normal, shape, dtype)
+            case GatherShape():
+                yield _gather_case(normal, lists, shape, dtype)
 
 
-def _attention_case(normal: Callable[..., torch.Tensor], shape: tuple, dtype: torch.dtype) -> BenchCase:
-    batch, heads, key_heads, rows, head_dim, causal = shape
-    query = normal(batch, heads, rows, head_dim).to(dtype)
-    key, value = (normal(batch, key_heads, rows, head_dim).to(dtype) for _ in range(2))
+def _attention_case(normal: Callable[..., torch.Tensor], shape: AttentionShape, dtype: torch.dtype) -> BenchCase:
+    batch, heads, causal = shape.batch, shape.heads, shape.causal
+    query = normal(batch, heads, shape.rows, shape.head_dim).to(dtype)
+    key, value = (normal(batch, shape.key_heads, shape.keys, shape.head_dim).to(dtype) for _ in range(2))
+    one_pass = shape.keys <= 256
 
     def ours() -> object:
         return attention_importance(query, key, value, causal=causal)
@@ -135,29 +133,36 @@ def _attention_case(normal: Callable[..., torch.Tensor], shape: tuple, dtype: to
             ratios.append(relative_error(found.head_sum[b : b + 1], wanted.head_sum) / 3e-3)
         return worst(*ratios)
 
-    columns = flex_column_sum(query, key, ours().log_sum_exp, causal)
+    log_sum_exp = ours().log_sum_exp
+    columns = flex_column_sum(query, key, log_sum_exp, causal)
     baselines: dict[str, Call] = {name: lambda name=name: sdpa(name, query, key, value, causal) for name in SDPA}
     baselines["sdpa_cudnn_and_flex_column_sum"] = lambda: (sdpa("sdpa_cudnn", query, key, value, causal), columns())
+    baselines["sdpa_cudnn_and_small_tile_column_sum"] = lambda: (
+        sdpa("sdpa_cudnn", query, key, value, causal),
+        small_tile_column_sum(query, key, log_sum_exp, causal),
+    )
     baselines["flex_column_sum_alone"] = columns
-    if rows <= 256:
+    if batch * heads * shape.rows * shape.keys <= EAGER_SCORES:
+        baselines["eager"] = lambda: eager_importance(query, key, value, causal)
+    if one_pass:
         baselines["ours_two_passes"] = lambda: attention_importance(query, key, value, causal=causal, passes="two")
-    products = 2 if rows <= 256 else 3
-    work = floors.attention_work(batch, heads, key_heads, rows, rows, head_dim, causal, products, query.element_size())
-    name = f"B{batch} H{heads}/{key_heads} N{rows} D{head_dim}{' causal' if causal else ''}"
-    return BenchCase("attention_importance", name, work, ours, check, baselines)
+    work = shape.work(query.element_size(), products=2 if one_pass else 3)
+    return BenchCase(shape, work, ours, check, baselines)
 
 
 def _decode_case(
-    normal: Callable[..., torch.Tensor], lists: Callable[..., torch.Tensor], shape: tuple, dtype: torch.dtype
+    normal: Callable[..., torch.Tensor], lists: Callable[..., torch.Tensor], shape: DecodeShape, dtype: torch.dtype
 ) -> BenchCase:
-    batch, heads, key_heads, keys, kept, head_dim = shape
-    query = normal(batch, heads, head_dim).to(dtype)
-    key, value = (normal(batch, key_heads, keys, head_dim).to(dtype) for _ in range(2))
-    index = lists(batch, key_heads, keys, kept)
+    query = normal(shape.batch, shape.heads, shape.head_dim).to(dtype)
+    key, value = (normal(shape.batch, shape.key_heads, shape.keys, shape.head_dim).to(dtype) for _ in range(2))
+    index = lists(shape.batch, shape.key_heads, shape.keys, shape.kept)
     gathered = [gather_rows_reference(x, index) for x in (key, value)]
 
-    def attend(k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        return functional.scaled_dot_product_attention(query[:, :, None], k, v, enable_gqa=heads != key_heads)
+    def gathered_now() -> list[torch.Tensor]:
+        return [gather_rows_reference(x, index) for x in (key, value)]
+
+    def attend(name: str, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return sdpa(name, query[:, :, None], k, v, False)
 
     def ours() -> object:
         return decode_gathered(query, key, value, index, probabilities=True)
@@ -172,22 +177,17 @@ def _decode_case(
             relative_error(found.probability[:1], wanted.probability) / 1e-4,
         )
 
-    return BenchCase(
-        "decode_gathered",
-        f"B{batch} H{heads}/{key_heads} N{keys} keep {kept} D{head_dim}",
-        floors.decode_work(batch, heads, key_heads, kept, head_dim, query.element_size()),
-        ours,
-        check,
-        {
-            "sdpa_on_gathered_copy": lambda: attend(*gathered),
-            "gather_then_sdpa": lambda: attend(*(gather_rows_reference(x, index) for x in (key, value))),
-            "sdpa_on_full_cache": lambda: attend(key, value),
-        },
-    )
+    baselines: dict[str, Call] = {}
+    for name in SDPA:
+        baselines[f"{name}_on_gathered_copy"] = lambda name=name: attend(name, *gathered)
+        baselines[f"gather_then_{name}"] = lambda name=name: attend(name, *gathered_now())
+        baselines[f"{name}_on_full_cache"] = lambda name=name: attend(name, key, value)
+    return BenchCase(shape, shape.work(query.element_size()), ours, check, baselines)
 
 
-def _progressive_case(normal: Callable[..., torch.Tensor], shape: tuple, dtype: torch.dtype) -> BenchCase:
-    batch, heads, key_heads, keys, head_dim, threshold = shape
+def _progressive_case(normal: Callable[..., torch.Tensor], shape: ProgressiveShape, dtype: torch.dtype) -> BenchCase:
+    batch, heads, key_heads, keys = shape.batch, shape.heads, shape.key_heads, shape.keys
+    head_dim, threshold = shape.head_dim, shape.threshold
     # Heads differ in sharpness, as trained ones do, so that some are sure and some are not.
     sharpness = torch.linspace(0.5, 8.0, heads, device=normal(1).device)[None, :, None]
     query, query_step = quantise_rows(normal(batch, heads, head_dim) * sharpness)
@@ -215,33 +215,32 @@ def _progressive_case(normal: Callable[..., torch.Tensor], shape: tuple, dtype: 
 
     flagged = float(run(threshold).flagged.view(batch, key_heads, -1).any(-1).float().mean())
     return BenchCase(
-        "decode_progressive",
-        f"B{batch} H{heads}/{key_heads} N{keys} D{head_dim} threshold {threshold}",
+        shape,
         floors.progressive_work(batch, heads, key_heads, keys, head_dim, flagged),
         lambda: run(threshold),
         check,
         {
             "ours_both_planes_always": lambda: run(2.0),
-            "sdpa_16_bit": lambda: functional.scaled_dot_product_attention(
-                dense_query[:, :, None], dense_key, dense_value, enable_gqa=heads != key_heads
-            ),
+            **{
+                f"{name}_16_bit": lambda name=name: sdpa(name, dense_query[:, :, None], dense_key, dense_value, False)
+                for name in SDPA
+            },
         },
     )
 
 
-def _select_case(normal: Callable[..., torch.Tensor], shape: tuple) -> BenchCase:
-    rows, columns, k = shape
+def _select_case(normal: Callable[..., torch.Tensor], shape: SelectShape) -> BenchCase:
+    k = shape.k
     # Few distinct values, so that the order of ties is tested too.
-    scores = (normal(rows, columns) * 64).round() / 64
+    scores = (normal(shape.rows, shape.columns) * 64).round() / 64
 
     def check() -> float:
         found, wanted = topk_select(scores, k), topk_select_reference(scores, k)
         return 0.0 if torch.equal(found.indices, wanted.indices) else math.inf
 
     return BenchCase(
-        "topk_select",
-        f"R{rows} N{columns} k{k}",
-        floors.select_work(rows, columns, k),
+        shape,
+        shape.work(),
         lambda: topk_select(scores, k),
         check,
         {
@@ -251,9 +250,10 @@ def _select_case(normal: Callable[..., torch.Tensor], shape: tuple) -> BenchCase
     )
 
 
-def _merge_case(normal: Callable[..., torch.Tensor], shape: tuple, dtype: torch.dtype) -> BenchCase:
-    batch, tokens, channels, width, removed = shape
-    x, metric = normal(batch, tokens, channels).to(dtype), normal(batch, tokens, width).to(dtype)
+def _merge_case(normal: Callable[..., torch.Tensor], shape: MergeShape, dtype: torch.dtype) -> BenchCase:
+    removed = shape.removed
+    x = normal(shape.batch, shape.tokens, shape.channels).to(dtype)
+    metric = normal(shape.batch, shape.tokens, shape.metric_channels).to(dtype)
 
     def check() -> float:
         found = bipartite_merge(x, metric, removed)
@@ -267,20 +267,17 @@ def _merge_case(normal: Callable[..., torch.Tensor], shape: tuple, dtype: torch.
         # The sum of the chosen scores is the optimum up to float32; the merge is one rounding from float64.
         return worst(abs(float(reached / best) - 1) / 1e-4, relative_error(found.tokens, wanted.tokens) / 3e-3)
 
-    return BenchCase(
-        "bipartite_merge",
-        f"B{batch} N{tokens} C{channels} metric {width} remove {removed}",
-        floors.merge_work(batch, tokens, channels, width, removed, x.element_size()),
-        lambda: bipartite_merge(x, metric, removed),
-        check,
-        {"five_torch_operations": lambda: merge_by_five_operations(x, metric, removed)},
-    )
+    baselines = {
+        "five_torch_operations": lambda: merge_by_five_operations(x, metric, removed),
+        "five_torch_operations_compiled": lambda: compiled_merge(x.is_cuda)(x, metric, removed),
+    }
+    return BenchCase(shape, shape.work(x.element_size()), lambda: bipartite_merge(x, metric, removed), check, baselines)
 
 
 def _gather_case(
-    normal: Callable[..., torch.Tensor], lists: Callable[..., torch.Tensor], shape: tuple, dtype: torch.dtype
+    normal: Callable[..., torch.Tensor], lists: Callable[..., torch.Tensor], shape: GatherShape, dtype: torch.dtype
 ) -> BenchCase:
-    batch, heads, count, kept, head_dim = shape
+    batch, heads, count, kept, head_dim = shape.batch, shape.heads, shape.source_rows, shape.kept, shape.head_dim
     source = normal(batch, heads, count, head_dim).to(dtype)
     index = lists(batch, heads, count, kept)
     wide = index.long()[..., None].expand(-1, -1, -1, head_dim)
@@ -293,9 +290,8 @@ def _gather_case(
         return 0.0 if torch.equal(gather_rows(source, index), gather_rows_reference(source, index)) else math.inf
 
     return BenchCase(
-        "gather_rows",
-        f"B{batch} H{heads} N{count} keep {kept} D{head_dim}",
-        floors.gather_work(batch, heads, kept, head_dim * source.element_size()),
+        shape,
+        shape.work(source.element_size()),
         lambda: gather_rows(source, index),
         check,
         {

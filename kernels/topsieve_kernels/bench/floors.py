@@ -53,20 +53,32 @@ def attention_work(
     causal: bool,
     products: int,
     element_bytes: int = 2,
+    *,
+    sums: bool = True,
 ) -> Work:
-    """Attention with token and head sums; `products` is 2 for one pass and 3 where the scores are formed twice."""
+    """Attention; `products` is 2 for one pass and 3 where the scores are formed twice; `sums`: with token and head sums."""
     tensors = 2 * batch * heads * rows * head_dim + 2 * batch * key_heads * keys * head_dim
-    sums = 4 * (batch * key_heads * keys + batch * heads)
+    written = 4 * (batch * key_heads * keys + batch * heads) if sums else 0
     return Work(
-        tensors * element_bytes + sums, 2 * products * batch * heads * allowed_pairs(rows, keys, causal) * head_dim
+        tensors * element_bytes + written, 2 * products * batch * heads * allowed_pairs(rows, keys, causal) * head_dim
     )
 
 
-def decode_work(batch: int, heads: int, key_heads: int, rows: int, head_dim: int, element_bytes: int = 2) -> Work:
-    """Decode over `rows` listed rows per key-value head, with their indices, probabilities out."""
+def decode_work(
+    batch: int,
+    heads: int,
+    key_heads: int,
+    rows: int,
+    head_dim: int,
+    element_bytes: int = 2,
+    *,
+    listed: bool = True,
+    probabilities: bool = True,
+) -> Work:
+    """Decode over `rows` rows per key-value head; with their indices in where `listed`, and probabilities out."""
     cache = 2 * batch * key_heads * rows * head_dim * element_bytes
-    small = 2 * batch * heads * head_dim * element_bytes + 4 * batch * (key_heads + heads) * rows
-    return Work(cache + small, 4 * batch * heads * rows * head_dim)
+    lists = 4 * batch * (key_heads * listed + heads * probabilities) * rows
+    return Work(cache + 2 * batch * heads * head_dim * element_bytes + lists, 4 * batch * heads * rows * head_dim)
 
 
 def progressive_work(batch: int, heads: int, key_heads: int, keys: int, head_dim: int, flagged: float) -> Work:

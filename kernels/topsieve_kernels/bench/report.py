@@ -3,6 +3,9 @@
 import json
 import os
 import platform
+import re
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +14,14 @@ import torch
 from topsieve_kernels.backend import HAS_TRITON
 from topsieve_kernels.bench.cases import BenchCase
 from topsieve_kernels.bench.floors import Ceilings
-from topsieve_kernels.bench.timing import Timer
+from topsieve_kernels.bench.timing import Timer, Timing
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _NUMBER: dict[str, Any] = {"type": "number", "minimum": 0}
+_MAYBE: dict[str, Any] = {"type": ["number", "null"], "minimum": 0}
 _TIMING: dict[str, Any] = {
     "type": "object",
-    "required": ["median_us", "fastest_us", "slowest_us", "repeats", "method"],
+    "required": ["median_us", "fastest_us", "slowest_us", "repeats", "method", "board_power_w", "board_energy_uj"],
     "additionalProperties": False,
     "properties": {
         "median_us": _NUMBER,
@@ -25,15 +29,20 @@ _TIMING: dict[str, Any] = {
         "slowest_us": _NUMBER,
         "repeats": {"type": "integer", "minimum": 1},
         "method": {"enum": ["graph", "events", "wall_clock"]},
+        # Of the whole board while the call repeats, and that times the median; null where the board does not tell.
+        "board_power_w": _MAYBE,
+        "board_energy_uj": _MAYBE,
     },
 }
 SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "type": "object",
-    "required": ["schema_version", "machine", "ceilings", "clock_before", "clock_after", "rows"],
+    "required": ["schema_version", "date", "dtype", "machine", "ceilings", "clock_before", "clock_after", "rows"],
     "additionalProperties": False,
     "properties": {
         "schema_version": {"const": SCHEMA_VERSION},
+        "date": {"type": "string", "format": "date"},
+        "dtype": {"type": "string"},
         "machine": {"type": "object", "required": ["device", "torch", "triton", "python"]},
         "ceilings": {
             "type": "object",
@@ -47,13 +56,14 @@ SCHEMA: dict[str, Any] = {
             "items": {
                 "type": "object",
                 "required": [
-                    "kernel", "shape", "passed", "error_over_bound", "memory_bytes", "flops", "floor_us", "bound_by",
+                    "kernel", "shape", "dimensions", "passed", "error_over_bound", "memory_bytes", "flops", "floor_us", "bound_by",
                     "ours", "fraction_of_floor", "baselines", "clock",
                 ],
                 "additionalProperties": False,
                 "properties": {
                     "kernel": {"type": "string"},
                     "shape": {"type": "string"},
+                    "dimensions": {"type": "object", "additionalProperties": {"type": ["number", "boolean"]}},
                     "passed": {"type": "boolean"},
                     "error_over_bound": {"type": ["number", "null"]},
                     "memory_bytes": {"type": "integer", "minimum": 1},
@@ -98,13 +108,14 @@ def measure(case: BenchCase, ceilings: Ceilings, timer: Timer, clock: dict[str, 
     for name, call in case.baselines.items():
         try:
             timing = timer(call)
-        except (RuntimeError, NotImplementedError) as error:
+        except (RuntimeError, ValueError) as error:
             baselines[name] = {"unavailable": str(error).strip().splitlines()[0]}
             continue
-        baselines[name] = {"timing": vars(timing), "ours_over_baseline": ours.median_us / timing.median_us}
+        baselines[name] = {"timing": _timing(timing), "ours_over_baseline": ours.median_us / timing.median_us}
     return {
-        "kernel": case.kernel,
-        "shape": case.shape,
+        "kernel": case.shape.kernel,
+        "shape": str(case.shape),
+        "dimensions": asdict(case.shape),
         "passed": ratio <= 1,
         # JSON has neither NaN nor infinity.
         "error_over_bound": ratio if ratio < float("inf") else None,
@@ -112,17 +123,26 @@ def measure(case: BenchCase, ceilings: Ceilings, timer: Timer, clock: dict[str, 
         "flops": case.work.flops,
         "floor_us": floor_us,
         "bound_by": case.work.bound_by(ceilings),
-        "ours": vars(ours),
+        "ours": _timing(ours),
         "fraction_of_floor": floor_us / ours.median_us,
         "baselines": baselines,
         "clock": clock,
     }
 
 
+def _timing(timing: Timing) -> dict[str, Any]:
+    return {**asdict(timing), "board_energy_uj": timing.board_energy_uj}
+
+
 def document(
-    rows: list[dict[str, Any]], ceilings: Ceilings, device: str, before: dict[str, str], after: dict[str, str]
+    rows: list[dict[str, Any]],
+    ceilings: Ceilings,
+    device: str,
+    dtype: str,
+    before: dict[str, str],
+    after: dict[str, str],
 ) -> dict[str, Any]:
-    """The whole run, as `SCHEMA` describes it."""
+    """The whole run, as `SCHEMA` describes it, with today's date."""
     triton_version = "none"
     if HAS_TRITON:
         import triton
@@ -130,6 +150,8 @@ def document(
         triton_version = triton.__version__
     return {
         "schema_version": SCHEMA_VERSION,
+        "date": datetime.now(UTC).date().isoformat(),
+        "dtype": dtype,
         "machine": {
             "device": device,
             "torch": torch.__version__,
@@ -147,27 +169,41 @@ def table(result: dict[str, Any]) -> str:
     """A text table: one line per case, then one per baseline."""
     ceilings = result["ceilings"]
     lines = [
-        f"{result['machine']['device']}: copy {ceilings['copy_bytes_per_s'] / 1e12:.2f} TB/s, "
+        f"{result['machine']['device']}, {result['dtype']}, {result['date']}: "
+        f"copy {ceilings['copy_bytes_per_s'] / 1e12:.2f} TB/s, "
         f"matrix product {ceilings['matmul_flops_per_s'] / 1e12:.0f} TFLOP/s (both measured in this run)",
-        f"{'kernel':<22} {'shape':<44} {'check':>6} {'time_us':>10} {'floor_us':>10} {'floor/time':>10} {'bound by':>9}",
+        f"{'kernel':<22} {'shape':<44} {'check':>6} {'time_us':>10} {'floor_us':>10} {'floor/time':>10} {'bound by':>9} "
+        f"{'board_w':>8} {'board_uj':>12} {'ours/this':>10}",
     ]
     for row in result["rows"]:
         lines.append(
             f"{row['kernel']:<22} {row['shape']:<44} {'ok' if row['passed'] else 'WRONG':>6} "
             f"{row['ours']['median_us']:>10.1f} {row['floor_us']:>10.1f} {row['fraction_of_floor']:>10.2f} "
-            f"{row['bound_by']:>9}"
+            f"{row['bound_by']:>9} {_power(row['ours'])}"
         )
         for name, baseline in row["baselines"].items():
             if "unavailable" in baseline:
                 lines.append(f"    {name:<64} unavailable: {baseline['unavailable'][:60]}")
             else:
                 lines.append(
-                    f"    {name:<64}        {baseline['timing']['median_us']:>10.1f}   "
-                    f"ours / this {baseline['ours_over_baseline']:.2f}"
+                    f"    {name:<70} {baseline['timing']['median_us']:>10.1f} {'':>31} "
+                    f"{_power(baseline['timing'])} {baseline['ours_over_baseline']:>10.2f}"
                 )
     for name in ("clock_before", "clock_after"):
         lines.append(f"{name}: " + (", ".join(f"{key} {value}" for key, value in result[name].items()) or "not known"))
     return "\n".join(lines)
+
+
+def _power(timing: dict[str, Any]) -> str:
+    if timing["board_power_w"] is None:
+        return f"{'-':>8} {'-':>12}"
+    return f"{timing['board_power_w']:>8.0f} {timing['board_energy_uj']:>12.0f}"
+
+
+def file_name(result: dict[str, Any]) -> str:
+    """The GPU's name and the date of the run, as a file name."""
+    device = re.sub(r"[^a-z0-9]+", "-", result["machine"]["device"].lower()).strip("-")
+    return f"{device}-{result['date']}.json"
 
 
 def write(result: dict[str, Any], path: Path) -> None:
