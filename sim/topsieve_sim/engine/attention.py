@@ -29,7 +29,7 @@ from topsieve_sim.trace.ops import QueryKey
 
 # The units and bytes of `timing.UNIT_NAMES` and `timing.BYTE_KIND_NAMES`, in their order. The causes of
 # `timing.CAUSE_NAMES` are the fields of `UnitCycles`.
-_UNITS = (
+ATTENTION_UNITS = (
     Unit.MEMORY,
     Unit.DOT_PRODUCT,
     Unit.SOFTMAX_FILL,
@@ -38,7 +38,7 @@ _UNITS = (
     Unit.VALUE_TOPK,
     Unit.WEIGHTED_SUM,
 )
-_TRAFFIC = tuple(Traffic(name) for name in timing.BYTE_KIND_NAMES)
+ATTENTION_TRAFFIC = tuple(Traffic(name) for name in timing.BYTE_KIND_NAMES)
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ def attention_costs(
     known: dict[Hashable, dict[tuple[Component, Action], int]] = {}
     costs = []
     for descriptor, decided, chosen, place in zip(work, decisions, select, places, strict=True):
-        sizes = zip(_TRAFFIC, times.dram_bytes[place].tolist(), strict=True)
+        sizes = zip(ATTENTION_TRAFFIC, times.dram_bytes[place].tolist(), strict=True)
         traffic = {kind: size for kind, size in sizes if size}
         content = (descriptor.shape, decided.name)
         if content not in known:
@@ -267,7 +267,7 @@ def attention_costs(
         actions: tuple[Actions, ...] = (known[content],)
         if memory is not None:
             moved = memory.moved_bytes[place].tolist()
-            traffic = {kind: size for kind, size in zip(_TRAFFIC, moved, strict=True) if size}
+            traffic = {kind: size for kind, size in zip(ATTENTION_TRAFFIC, moved, strict=True) if size}
             actions += (memory_actions(known[content], sum(moved), int(memory.activates[place])),)
         if descriptor.kept < descriptor.query_key.keys:
             actions += (selection_actions(decided, int(chosen.cycles.sum()), config),)
@@ -329,7 +329,7 @@ def _unit_cycles(
     work: AttentionWork, decided: Decisions, cycles: int, table: list[list[int]]
 ) -> dict[Unit, UnitCycles]:
     units: dict[Unit, UnitCycles] = {}
-    for unit, row in zip(_UNITS, table, strict=True):
+    for unit, row in zip(ATTENTION_UNITS, table, strict=True):
         if unit is not Unit.VALUE_TOPK or work.kept < work.query_key.keys:
             units[unit] = UnitCycles(*row)
     if work.groups[0].column_sum is not None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from topsieve_sim.arch import AcceleratorConfig, MemoryModel
 from topsieve_sim.closed_loop.loop import TokenPlaces
 from topsieve_sim.energy import Action, Component
-from topsieve_sim.engine.attention import memory_actions
+from topsieve_sim.engine.attention import ATTENTION_TRAFFIC, ATTENTION_UNITS, memory_actions
 from topsieve_sim.engine.closed_loop import MemoryCosts, closed_loop_times, token_places
 from topsieve_sim.engine.ledger import Actions, Cost, UnitCycles
 from topsieve_sim.engine.program import AttentionWork
@@ -26,21 +26,9 @@ from topsieve_sim.errors import InputError
 from topsieve_sim.golden.attention import quantise_operands
 from topsieve_sim.golden.early_termination import terminated_attention
 from topsieve_sim.report import Traffic, Unit
-from topsieve_sim.timing import attention as timing
 from topsieve_sim.timing.termination import terminated_times
 from topsieve_sim.timing.termination_group import TerminationGroup, partial_rows, tile_counts
 from topsieve_sim.trace import AttentionGroup, Trace
-
-_UNITS = (
-    Unit.MEMORY,
-    Unit.DOT_PRODUCT,
-    Unit.SOFTMAX_FILL,
-    Unit.SOFTMAX_EXPONENTIAL,
-    Unit.SOFTMAX_NORMALISE,
-    Unit.VALUE_TOPK,
-    Unit.WEIGHTED_SUM,
-)
-_TRAFFIC = tuple(Traffic(name) for name in timing.BYTE_KIND_NAMES)
 
 
 @dataclass(frozen=True)
@@ -184,17 +172,17 @@ def termination_costs(
         times = terminated_times(config, groups)
     costs = []
     for unit, found, place in zip(work, decided, places, strict=True):
-        sizes = zip(_TRAFFIC, times.dram_bytes[place].tolist(), strict=True)
+        sizes = zip(ATTENTION_TRAFFIC, times.dram_bytes[place].tolist(), strict=True)
         traffic = {kind: size for kind, size in sizes if size}
         cycles, table = int(times.cycles[place]), times.unit_cycles[place].tolist()
-        units = {name: UnitCycles(*row) for name, row in zip(_UNITS, table, strict=True)}
+        units = {name: UnitCycles(*row) for name, row in zip(ATTENTION_UNITS, table, strict=True)}
         if unit.groups[0].column_sum is not None:
             summed = units[Unit.SOFTMAX_NORMALISE].busy
             units[Unit.IMPORTANCE] = UnitCycles(summed, input=cycles - summed)
         actions: tuple[Actions, ...] = (_actions(unit, found, config, traffic),)
         if memory is not None:
             moved = memory.moved_bytes[place].tolist()
-            traffic = {kind: size for kind, size in zip(_TRAFFIC, moved, strict=True) if size}
+            traffic = {kind: size for kind, size in zip(ATTENTION_TRAFFIC, moved, strict=True) if size}
             actions += (memory_actions(actions[0], sum(moved), int(memory.activates[place])),)
         costs.append(Cost(cycles, units, traffic, actions))
     return costs

@@ -17,6 +17,7 @@ from topsieve_sim.golden.attention_latency import attention_latencies, beats
 from topsieve_sim.golden.plane_fetch import FetchCommand
 from topsieve_sim.stepped.delay import Delay
 from topsieve_sim.stepped.fetched_memory import FetchedMemory, FetchRequest
+from topsieve_sim.stepped.group import SteppedGroup
 from topsieve_sim.stepped.memory import Buffer, IdealMemory, Request
 from topsieve_sim.stepped.pipeline import CreditPipeline
 from topsieve_sim.stepped.selection import Selection
@@ -33,7 +34,7 @@ def _lists(stalls: PortStalls) -> tuple[list[int], list[int]]:
     return stalls.delay.tolist(), stalls.gap.tolist()
 
 
-class SteppedAttention:
+class SteppedAttention(SteppedGroup):
     """One attention group on one machine; `run` returns a line of events for each started row, in start order.
 
     `row_scores` are the probabilities that the top-k engine selects from, row by row; needed where `kept` < `keys`.
@@ -68,9 +69,7 @@ class SteppedAttention:
         self.softmax = SoftmaxUnit(cycles, self._outcome)
         self.selection = Selection(config, row_scores, group.kept, self._survivor_beats)
         self.weighted = WeightedSumArray(cycles, weighted_interval, lambda row: row[0])
-        self.memory: IdealMemory | FetchedMemory = IdealMemory(
-            cycles.lanes, config.memory.bytes_per_cycle, config.memory.latency_cycles
-        )
+        self.memory = IdealMemory(cycles.lanes, config.memory.bytes_per_cycle, config.memory.latency_cycles)
         self.queries: FetchedMemory | None = None
         self.key_requests = ["key"]
         self.query_ready = query_stalls.ready
@@ -110,26 +109,6 @@ class SteppedAttention:
         self.unit_cycles = {unit: Counter[str]() for unit in ("memory", "dot_product", "weighted_sum")}
         self.log: list[dict[str, int]] = []
         self.line: dict[tuple[int, bool], dict[str, int]] = {}
-
-    def run(
-        self, memory_ready: Sequence[bool], output_ready: Sequence[bool], limit_cycles: int = 200_000
-    ) -> list[dict[str, int]]:
-        """Clock until every output row has left and the memory is idle; both patterns are true beyond their end.
-
-        Raises
-        ------
-        RuntimeError
-            `limit_cycles` passed.
-        """
-        left = 0
-        for cycle in range(limit_cycles):
-            if left == self.rows and self.memory.drained:
-                self.total_cycles = cycle
-                return self.log
-            memory = bool(memory_ready[cycle]) if cycle < len(memory_ready) else True
-            output = bool(output_ready[cycle]) if cycle < len(output_ready) else True
-            left += self._clock(cycle, memory, output)
-        raise RuntimeError(f"no end within {limit_cycles} cycles: {left} of {self.rows} rows left")
 
     def _clock(self, cycle: int, memory_ready: bool, output_ready: bool) -> bool:
         """One cycle; whether an output row left."""

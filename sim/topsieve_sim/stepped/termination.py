@@ -7,11 +7,11 @@ every event this model defines. A beat is `(row, second_pass, index, last)`.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
 
 from topsieve_sim.arch.config import AcceleratorConfig
 from topsieve_sim.golden.attention_latency import attention_latencies, beats, termination_latencies
 from topsieve_sim.stepped.delay import Delay
+from topsieve_sim.stepped.group import SteppedGroup
 from topsieve_sim.stepped.memory import Buffer, IdealMemory, Request
 from topsieve_sim.stepped.pipeline import CreditPipeline
 from topsieve_sim.stepped.softmax import RowOutcome, ScoreBeat, SoftmaxUnit
@@ -21,7 +21,7 @@ from topsieve_sim.timing.termination_group import TerminationGroup
 Beat = tuple[int, bool, int, bool]
 
 
-class SteppedTermination:
+class SteppedTermination(SteppedGroup):
     """One group on one machine; `run` returns a line of events for each pass of each row, in start order."""
 
     def __init__(self, config: AcceleratorConfig, group: TerminationGroup) -> None:
@@ -52,7 +52,7 @@ class SteppedTermination:
             cycles, lambda row: RowOutcome(row[0].row, [beat.payload for beat in row], dropped=False)
         )
         self.weighted = WeightedSumArray(cycles, shape.weighted_interval, lambda row: row[0])
-        self.memory = IdealMemory(lanes, config.memory.bytes_per_cycle, config.memory.latency_cycles)
+        self.memory: IdealMemory = IdealMemory(lanes, config.memory.bytes_per_cycle, config.memory.latency_cycles)
 
         self.issue: deque[tuple[int, bool]] = deque()
         self.issue_beat = 0
@@ -87,26 +87,6 @@ class SteppedTermination:
         self.unit_cycles = {unit_name: Counter[str]() for unit_name in ("memory", "dot_product", "weighted_sum")}
         self.log: list[dict[str, int]] = []
         self.line: dict[tuple[int, bool], dict[str, int]] = {}
-
-    def run(
-        self, memory_ready: Sequence[bool], output_ready: Sequence[bool], limit_cycles: int = 200_000
-    ) -> list[dict[str, int]]:
-        """Clock until every output row has left and the memory is idle; both patterns are true beyond their end.
-
-        Raises
-        ------
-        RuntimeError
-            `limit_cycles` passed.
-        """
-        left = 0
-        for cycle in range(limit_cycles):
-            if left == self.rows and self.memory.drained:
-                self.total_cycles = cycle
-                return self.log
-            memory = bool(memory_ready[cycle]) if cycle < len(memory_ready) else True
-            output = bool(output_ready[cycle]) if cycle < len(output_ready) else True
-            left += self._clock(cycle, memory, output)
-        raise RuntimeError(f"no end within {limit_cycles} cycles: {left} of {self.rows} rows left")
 
     def _clock(self, cycle: int, memory_ready: bool, output_ready: bool) -> bool:
         """One cycle; whether an output row left."""

@@ -41,3 +41,25 @@ def account(
     table[unit, DOWNSTREAM] += event - second
     table[unit, BUSY] += busy
     return event + busy
+
+
+@njit(cache=True)
+def account_end(
+    table: NDArray[np.int64],
+    end: int,
+    memory: int,
+    product: int,
+    fill: int,
+    exponential: int,
+    normalise: int,
+    topk: int,
+    weighted: int,
+) -> None:
+    """Attribute every unit's cycles from its cursor to `end` to having nothing left to do."""
+    table[MEMORY, DONE] += end - memory
+    table[DOT_PRODUCT, DONE] += end - product
+    table[SOFTMAX_FILL, DONE] += end - fill
+    table[EXPONENTIAL, DONE] += end - exponential
+    table[NORMALISE, DONE] += end - normalise
+    table[TOPK, DONE] += end - topk
+    table[WEIGHTED_SUM, DONE] += end - weighted

@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 from topsieve_sim.golden.attention_latency import AttentionLatencies
 from topsieve_sim.timing.accounting import (
     BUSY,
-    DONE,
     DOT_PRODUCT,
     DOWNSTREAM,
     EXPONENTIAL,
     INPUT,
     KEY_LSB,
     KEY_MSB,
-    MEMORY,
     NORMALISE,
     OUTPUT,
     QUERY,
@@ -29,6 +27,7 @@ from topsieve_sim.timing.accounting import (
     VALUE,
     WEIGHTED_SUM,
     account,
+    account_end,
 )
 from topsieve_sim.timing.memory_port import CURSOR, FETCHER, IDEAL, SERVED, MemoryPort, request
 from topsieve_sim.timing.operand_requests import GroupAddresses, request_plane
@@ -440,11 +439,7 @@ def group_times(
 
     # A row may need less than its head's keys and values; the memory finishes what was asked of it.
     end = max(left_last + 1, port.at[SERVED])
-    table[MEMORY, DONE] += end - port.at[CURSOR]
-    table[DOT_PRODUCT, DONE] += end - product_cursor
-    table[SOFTMAX_FILL, DONE] += end - fill_cursor
-    table[EXPONENTIAL, DONE] += end - exponential_cursor
-    table[NORMALISE, DONE] += end - normalise_cursor
-    table[TOPK, DONE] += end - topk_cursor
-    table[WEIGHTED_SUM, DONE] += end - weighted_cursor
+    account_end(
+        table, end, port.at[CURSOR], product_cursor, fill_cursor, exponential_cursor, normalise_cursor, topk_cursor, weighted_cursor
+    )  # fmt: skip
     return int(end)

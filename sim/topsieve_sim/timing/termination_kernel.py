@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 
 from topsieve_sim.golden.attention_latency import AttentionLatencies, TerminationLatencies
 from topsieve_sim.timing.accounting import (
-    DONE,
     DOT_PRODUCT,
     EXPONENTIAL,
     KEY_LSB,
     KEY_MSB,
-    MEMORY,
     NORMALISE,
     OUTPUT,
     QUERY,
@@ -27,6 +25,7 @@ from topsieve_sim.timing.accounting import (
     VALUE,
     WEIGHTED_SUM,
     account,
+    account_end,
 )
 from topsieve_sim.timing.attention_kernel import (
     DECIDED,
@@ -279,11 +278,7 @@ def termination_times(
         finals += 1
 
     end = max(left_last + 1, port.at[SERVED])
-    table[MEMORY, DONE] += end - port.at[CURSOR]
-    table[DOT_PRODUCT, DONE] += end - product_cursor
-    table[SOFTMAX_FILL, DONE] += end - fill_cursor
-    table[EXPONENTIAL, DONE] += end - exponential_cursor
-    table[NORMALISE, DONE] += end - normalise_cursor
-    table[TOPK, DONE] += end - compact_cursor
-    table[WEIGHTED_SUM, DONE] += end - weighted_cursor
+    account_end(
+        table, end, port.at[CURSOR], product_cursor, fill_cursor, exponential_cursor, normalise_cursor, compact_cursor, weighted_cursor
+    )  # fmt: skip
     return int(end)

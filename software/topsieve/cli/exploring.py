@@ -77,6 +77,13 @@ class RichWatcher(Watcher):
         self._progress.update(self._task, rate=f"{speed:.1f}/s" if speed else "")
 
 
+def say_unmeasured(watcher: Watcher, sweep: Sweep) -> None:
+    """Name the points that killed their worker or met a defect."""
+    for item in (*sweep.quarantined, *sweep.failed):
+        place = ", ".join(f"{column}={value}" for column, value in item.place.items())
+        watcher.say(f"point {item.number} ({place}): {item.reason}")
+
+
 def measure_headings() -> tuple[str, ...]:
     """Headings of `measures`."""
     return ("cycles", "latency us", "DRAM", "energy", "power W", "area mm2")

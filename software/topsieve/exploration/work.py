@@ -107,6 +107,7 @@ def _estimated(chunk: Chunk) -> list[Mapping[str, Any]]:
             found = _closed_form(path, [config for _, config in items], chunk.seed)
             rows |= {key: {"key": key, **row} for (key, _), row in zip(items, found, strict=True)}
         except Exception:
+            # One machine's refusal or defect is no other's answer: each alone then says which it was.
             for key, config in items:
                 rows[key] = _guarded(key, lambda path=path, config=config: _closed_form(path, [config], chunk.seed)[0])
     return [rows[key] for key, _, _ in chunk.items]

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from topsieve.cli.exploring import RichWatcher, print_front, workers_of
+    from topsieve.cli.exploring import RichWatcher, print_front, say_unmeasured, workers_of
     from topsieve.exploration.spec import SEARCHES, load_search
     from topsieve.exploration.store import Store
     from topsieve.exploration.sweep import store_folder
@@ -48,9 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
         found = require_results(run_search(spec, out, store, workers_of(arguments), watcher=watcher))
         write_results(found, out)
         watcher.say(f"{len(found.measured)} designs measured, {len(found.refused)} refused")
+        say_unmeasured(watcher, found)
     if arguments.json:
         print(summary_text(found), end="")
     else:
         print_front(found)
         print(f"\nwritten to {out}: results.csv, results.json, summary.json, refused.csv")
-    return 0
+    return 1 if found.quarantined or found.failed else 0

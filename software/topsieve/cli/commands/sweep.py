@@ -33,7 +33,7 @@ def add_worker_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from topsieve.cli.exploring import RichWatcher, print_front, workers_of
+    from topsieve.cli.exploring import RichWatcher, print_front, say_unmeasured, workers_of
     from topsieve.exploration.spec import SWEEPS, load_sweep
     from topsieve.exploration.store import Store
     from topsieve.exploration.sweep import run_sweep, store_folder
@@ -62,9 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"{sweep.computed} points computed, {sweep.stored} from the store, {len(sweep.refused)} refused, "
             f"{len(sweep.quarantined)} quarantined"
         )
-        for item in (*sweep.quarantined, *sweep.failed):
-            place = ", ".join(f"{column}={value}" for column, value in item.place.items())
-            watcher.say(f"point {item.number} ({place}): {item.reason}")
+        say_unmeasured(watcher, sweep)
     if arguments.json:
         print(summary_text(sweep), end="")
     else:
