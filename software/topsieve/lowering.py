@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from topsieve.cache.lowering import lower_cache
+from topsieve.cache.lowering import PassSink, lower_cache, notes_of
 from topsieve.cache.record import CacheRecord
 from topsieve.chunks.lowering import lower_chunks
 from topsieve.chunks.record import ChunkRecord
@@ -90,10 +90,14 @@ def lower(
         if mode is not Mode.LIVE:
             raise InputError("a decoder's passes are lowered live", field="mode", value=str(mode), allowed=Mode.LIVE)
         if isinstance(record, CacheRecord):
+            if record.vision is not None:
+                return _lower_seen(record, record.vision, operands, bits)
             return lower_cache(record, operands=operands, bits=bits)
         if isinstance(record, TuningRecord):
             return lower_tuning(record, operands=operands, bits=bits)
         return lower_chunks(record, operands=operands, bits=bits)
+    if mode is Mode.PADDED and record.behind is not None and len(record.behind.passes) > 1:
+        raise InputError("passes behind a prompt are lowered live", field="mode", value=str(mode), allowed=Mode.LIVE)
     if operands and mode is Mode.PADDED:
         raise InputError("operands are of live tokens only", field="mode", value=str(mode), allowed=str(Mode.LIVE))
     if operands and any(layer.query is None for part in _parts(record) for layer in part.layers):
@@ -101,7 +105,10 @@ def lower(
     sink = _Sink(operands, bits)
     for sequence in range(record.sequences):
         _lower_sequence(sink, record, sequence, mode is Mode.LIVE)
-    notes = ("padded: every token and head of the tensors, all value rows",) if mode is Mode.PADDED else ()
+        if record.behind is not None:
+            sink.add_passes(record.behind, sequence, _layer_count(record) - record.shape.layers, first=1)
+    notes = () if record.behind is None else notes_of(record.behind)
+    notes += ("padded: every token and head of the tensors, all value rows",) if mode is Mode.PADDED else ()
     return Trace(
         tuple(sink.ops),
         sink.operands,
@@ -146,30 +153,63 @@ def _unreduced(record: Record) -> Record:
         return dense_record(record.shape, tokens, causal=record.causal)
     tower = dense_record(vision.tower.shape, vision.tower.layers[0].attention_tokens)
     projected = tower.layers[0].attention_tokens - (0 if tower.shape.class_token else 1)
-    before = VisionRecord(tower, vision.projector, projected, int(projected.max()), vision.language_tokens)
+    before = VisionRecord(
+        tower, vision.projector, projected, int(projected.max()), vision.language_tokens, vision.repeats
+    )
     return dense_record(record.shape, vision.language_tokens, causal=True, vision=before)
 
 
 def _lower_sequence(sink: _Sink, record: Record, sequence: int, live: bool) -> None:
     """Vision tower and projector where there are any, then the model's own layers."""
     if record.vision is not None:
-        tower = record.vision.tower
-        _lower_layers(sink, tower, sequence, live)
-        last = tower.shape.layers - 1
-        _lower_boundary(sink, tower, Site.OUTPUT, sequence, live, layer=last)
-        tokens = int(record.vision.projected_tokens[sequence]) if live else record.vision.projected_padded
-        for inputs, outputs in record.vision.projector if tokens else ():
-            sink.add(
-                Projection(layer=last, sequence=sequence, tokens=tokens, inputs=inputs, outputs=outputs, role="other")
-            )
-        behind = replace(tower, shape=replace(tower.shape, width=record.vision.projector[-1][1]))
-        _lower_boundary(sink, behind, Site.PROJECTED, sequence, live, layer=last)
-        sink.first_layer = tower.shape.layers + tower.shape.tail_layers
+        _lower_vision(sink, record.vision, sequence, live)
+        sink.first_layer = _tower_layers(record.vision)
     _lower_boundary(sink, record, Site.INPUT, sequence, live, layer=-1)
     _lower_layers(sink, record, sequence, live)
     for site in (Site.OUTPUT, Site.PROJECTED):
         _lower_boundary(sink, record, site, sequence, live, layer=record.shape.layers - 1)
     sink.first_layer = 0
+
+
+def _lower_vision(sink: _Sink, vision: VisionRecord, sequence: int, live: bool) -> None:
+    """Tower and projector, for the first of the sequences that share an image."""
+    image, again = divmod(sequence, vision.repeats)
+    if again:
+        return
+    sink.sequence = sequence
+    tower = vision.tower
+    _lower_layers(sink, tower, image, live)
+    last = tower.shape.layers - 1
+    _lower_boundary(sink, tower, Site.OUTPUT, image, live, layer=last)
+    tokens = int(vision.projected_tokens[image]) if live else vision.projected_padded
+    for inputs, outputs in vision.projector if tokens else ():
+        sink.add(Projection(layer=last, sequence=image, tokens=tokens, inputs=inputs, outputs=outputs, role="other"))
+    behind = replace(tower, shape=replace(tower.shape, width=vision.projector[-1][1]))
+    _lower_boundary(sink, behind, Site.PROJECTED, image, live, layer=last)
+    sink.sequence = None
+
+
+def _tower_layers(vision: VisionRecord) -> int:
+    return vision.tower.shape.layers + vision.tower.shape.tail_layers
+
+
+def _lower_seen(record: CacheRecord, vision: VisionRecord, operands: bool, bits: BitPlan | None) -> Trace:
+    """A vision tower and a projector that nothing reduced, then the passes of the language model over its cache."""
+    sink = _Sink(operands, bits)
+    for sequence in range(record.sequences):
+        sink.keep_operands = False
+        _lower_vision(sink, vision, sequence, live=True)
+        sink.keep_operands = operands
+        sink.add_passes(record, sequence, _tower_layers(vision), first=0)
+    return Trace(
+        tuple(sink.ops),
+        sink.operands,
+        model=record.shape.name,
+        method=record.method,
+        layers=_tower_layers(vision) + record.shape.layers,
+        heads=record.shape.heads,
+        notes=notes_of(record),
+    )
 
 
 def _lower_layers(sink: _Sink, record: Record, sequence: int, live: bool) -> None:
@@ -187,11 +227,15 @@ def _lower_boundary(sink: _Sink, record: Record, site: Site, sequence: int, live
 
 @dataclass
 class _Sink:
-    """Operations and operands as they come; `first_layer` is the number of the running part's layer 0."""
+    """Operations and operands as they come.
+
+    `first_layer` is the number of the running part's layer 0, `sequence` what its sequence is called; None for its own.
+    """
 
     keep_operands: bool
     bits: BitPlan | None
     first_layer: int = 0
+    sequence: int | None = None
     ops: list[Op] = field(default_factory=list)
     operands: dict[tuple[int, str], NDArray[np.float32]] = field(default_factory=dict)
 
@@ -200,7 +244,17 @@ class _Sink:
             if self.keep_operands and tensor is not None:
                 array = tensor.detach().cpu().to(torch.float32).numpy()
                 self.operands[len(self.ops), name] = np.ascontiguousarray(array)
-        self.ops.append(replace(op, layer=op.layer + self.first_layer) if self.first_layer else op)
+        if self.first_layer or self.sequence not in (None, op.sequence):
+            sequence = op.sequence if self.sequence is None else self.sequence
+            op = replace(op, layer=op.layer + self.first_layer, sequence=sequence)
+        self.ops.append(op)
+
+    def add_passes(self, record: CacheRecord, sequence: int, first_layer: int, first: int) -> None:
+        """The passes of a decoder from number `first` on; its layer 0 is `first_layer` here."""
+        passes = PassSink(record, self.keep_operands, self.bits)
+        passes.passes(sequence, first)
+        self.operands |= {(len(self.ops) + index, name): x for (index, name), x in passes.operands.items()}
+        self.ops += [replace(op, layer=op.layer + first_layer) for op in passes.ops]
 
 
 def _lower_layer(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from topsieve.reduction.roles import AttentionPolicy, Decision, ModelShape, Signal, Site
+
+if TYPE_CHECKING:
+    from topsieve.cache.record import CacheRecord
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class VisionRecord:
     projector : inputs and outputs of each of the projector's linear maps, in order.
     projected_tokens : int64 [B], tokens that the projector mapped; projected_padded : the tensor's length.
     language_tokens : int64 [B], tokens that the language model would see if nothing were removed.
+    repeats : sequences of the language model that share an image (beams): B is then repeats x the tower's sequences.
     """
 
     tower: Record
@@ -75,6 +80,7 @@ class VisionRecord:
     projected_tokens: Tensor
     projected_padded: int
     language_tokens: Tensor
+    repeats: int = 1
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,7 @@ class Record:
     layers_run : layers whose output or signals are used; all where None.
     causal : attention was causal.
     vision : what came before, for a model of vision and language.
+    behind : the passes decoded behind it, a `CacheRecord` whose first pass stands for this one; None without a cache.
     """
 
     shape: ModelShape
@@ -99,6 +106,7 @@ class Record:
     layers_run: int | None = None
     causal: bool = False
     vision: VisionRecord | None = None
+    behind: CacheRecord | None = None
 
     @property
     def sequences(self) -> int:

@@ -234,8 +234,6 @@ def test_what_is_not_available_is_refused() -> None:
             model(**(batch | {"attention_mask": torch.ones(3, 2)}))
         with pytest.raises(InputError, match="already under a reduction"):
             topsieve.reduce(model, "fastv")
-        with pytest.raises(InputError, match=r"only the prefill can be reduced|both input_ids and pixel_values"):
-            model.generate(**single(batch, 0), max_new_tokens=3, do_sample=False)
 
 
 def test_a_classifier_is_reduced_inside() -> None:

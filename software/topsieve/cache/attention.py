@@ -40,6 +40,7 @@ def attend(
     scaling: float,
     taps: Taps,
     policy: AttentionPolicy,
+    size: Tensor | None = None,
     chosen: Tensor | None = None,
 ) -> Seen:
     """Each query over the live slots up to its own column.
@@ -52,7 +53,8 @@ def attend(
     heads : bool [R, G], live heads; the others put out zeros and no tap sees them.
     scaling : of the scores.
     taps : what to read off.
-    policy : value pruning and bits. Value counts are of the keys a query may see.
+    policy : value pruning, size bias and bits. Value counts are of the keys a query may see.
+    size : float [R, N], tokens that each slot stands for; read where the policy has a size bias.
     chosen : bool [R, G, Q, N], slots each query reads; None for all.
     """
     wide = torch.promote_types(query.dtype, torch.float32)
@@ -62,6 +64,9 @@ def attend(
         query, key, first_key, value = _quantised(query, key, value, valid, live_queries, policy)
         if policy.bits.key_lsb_bits:
             lsb_rows = torch.zeros(heads.shape, dtype=torch.int64, device=query.device)
+    bias = None
+    if policy.size_bias and size is not None:
+        bias = torch.where(valid, size, torch.ones_like(size)).log().to(wide)[:, None, None, :]
     queries = query.shape[2]
     seen_rows = live_queries[:, None, :] & heads[:, :, None]  # [R, G, Q]
     column_sum = torch.zeros((*query.shape[:2], key.shape[1]), dtype=wide, device=query.device)
@@ -70,11 +75,11 @@ def attend(
         block = slice(start, start + QUERY_BLOCK)
         allowed = valid[:, None, :] & (columns[:, None, :] <= query_columns[None, block, None])
         allowed = allowed[:, None] if chosen is None else allowed[:, None] & chosen[:, :, block]
-        probability = _probability(query[:, :, block], first_key, allowed, scaling, wide)
+        probability = _probability(query[:, :, block], first_key, allowed, scaling, bias)
         if lsb_rows is not None and policy.bits is not None:
             again = probability.amax(-1) < policy.bits.threshold
             lsb_rows += (again & seen_rows[:, :, block]).sum(-1)
-            whole = _probability(query[:, :, block], key, allowed, scaling, wide)
+            whole = _probability(query[:, :, block], key, allowed, scaling, bias)
             probability = torch.where(again.unsqueeze(-1), whole, probability)
         rows = seen_rows[:, :, block, None]
         if taps.column_sum:
@@ -94,10 +99,13 @@ def attend(
     )
 
 
-def _probability(query: Tensor, key: Tensor, allowed: Tensor, scaling: float, wide: torch.dtype) -> Tensor:
-    scores = torch.matmul(query, key.unsqueeze(1).transpose(2, 3)) * scaling
+def _probability(query: Tensor, key: Tensor, allowed: Tensor, scaling: float, bias: Tensor | None) -> Tensor:
+    wide = torch.promote_types(query.dtype, torch.float32)
+    scores = (torch.matmul(query, key.unsqueeze(1).transpose(2, 3)) * scaling).to(wide)
+    if bias is not None:
+        scores = scores + bias
     # The lowest number, not minus infinity: the rows of padding have no key at all and must not become not-a-number.
-    return scores.to(wide).masked_fill(~allowed, torch.finfo(wide).min).softmax(dim=-1) * allowed
+    return scores.masked_fill(~allowed, torch.finfo(wide).min).softmax(dim=-1) * allowed
 
 
 def _largest_values(probability: Tensor, allowed: Tensor, share: float) -> Tensor:

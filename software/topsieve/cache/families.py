@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from topsieve.cache.rotary import ROTARY_FAMILIES, Rotary
-from topsieve.models.families import check_attention
+from topsieve.models.families import MULTIMODAL, check_attention
 from topsieve.reduction.roles import ModelShape
 from topsieve_sim.errors import InputError
 
@@ -37,8 +37,18 @@ def is_decoder(model: object) -> bool:
     return isinstance(model, PreTrainedModel) and model.base_model.config.model_type in DECODERS
 
 
+def holds_decoder(model: object) -> bool:
+    """Whether `model` is one of vision and language whose language model is of a decoder family."""
+    base: Any = getattr(model, "base_model", None)
+    return (
+        isinstance(model, PreTrainedModel)
+        and base.config.model_type in MULTIMODAL
+        and base.language_model.config.model_type in DECODERS
+    )
+
+
 def decoder_of(model: PreTrainedModel) -> Decoder:
-    """The parts of `model`, one for which `is_decoder` holds.
+    """The parts of `model`, one for which `is_decoder` or `holds_decoder` holds: of the latter its language model's.
 
     Raises
     ------
@@ -47,8 +57,15 @@ def decoder_of(model: PreTrainedModel) -> Decoder:
         implementation other than eager and SDPA, or the model is already under a reduction.
     """
     base: Any = model.base_model
+    if holds_decoder(model):
+        base = base.language_model
+    check_attention(base.config._attn_implementation)
+    return language_decoder(base)
+
+
+def language_decoder(base: Any) -> Decoder:
+    """The parts of `base`, a decoder without a head, whatever attention it runs; raises as of `decoder_of`."""
     config: Any = base.config
-    check_attention(config._attn_implementation)
     sliding = "sliding_attention" in (getattr(config, "layer_types", None) or ()) or (
         config.model_type == "mistral" and config.sliding_window is not None
     )

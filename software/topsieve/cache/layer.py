@@ -79,6 +79,27 @@ class KeptLayer(DynamicLayer):
             keys = torch.cat([narrow, keys], dim=2)
         return keys, values
 
+    def settle(self, columns: Tensor, valid: Tensor, size: Tensor, seen: int) -> None:
+        """Say what the slots of a prompt are, which was reduced before it came here.
+
+        Parameters
+        ----------
+        columns : int64 [B, N]. valid : bool [B, N], slots that hold a token. size : float [B, N].
+        seen : columns of the whole prompt.
+        """
+        keys, values = self.keys, self.values
+        whole = columns.shape[1] == seen and bool(
+            (columns == torch.arange(seen, device=columns.device)).masked_fill(~valid, True).all()
+        )
+        self.seen = seen
+        if whole and bool((size == 1).masked_fill(~valid, True).all()):
+            return
+        self.columns, self.occupied, self.size = (
+            x.repeat_interleave(self._heads, 0) for x in (columns, valid, size.to(torch.float32))
+        )
+        self.reduced = True
+        self._store(keys, values)
+
     def reduce(self, reduction: Reduction) -> None:
         """Keep what `reduction` (rows R, slots N) keeps, merged as its maps say.
 

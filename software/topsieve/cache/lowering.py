@@ -46,13 +46,9 @@ def lower_cache(record: CacheRecord, *, operands: bool = False, bits: BitPlan | 
     Heads of a layer with as many slots each are one attention group, others one group a key-value head. Operands are
     attached to groups that read all slots.
     """
-    sink = _Sink(record, operands, bits)
+    sink = PassSink(record, operands, bits)
     for sequence in range(record.sequences):
-        for step, layers in enumerate(record.passes):
-            for layer, following in zip(layers, [*layers[1:], layers[-1]], strict=True):
-                sink.layer(layer, sequence, step, int(following.queries[sequence]))
-    policy = record.policy
-    notes = (CHANNEL_NOTE,) * (policy.channels is not None) + (READ_NOTE,) * (policy.reader is not None)
+        sink.passes(sequence)
     return Trace(
         tuple(sink.ops),
         sink.operands,
@@ -60,8 +56,14 @@ def lower_cache(record: CacheRecord, *, operands: bool = False, bits: BitPlan | 
         method=record.method,
         layers=record.shape.layers,
         heads=record.shape.heads,
-        notes=notes,
+        notes=notes_of(record),
     )
+
+
+def notes_of(record: CacheRecord) -> tuple[str, ...]:
+    """What the trace of `record` simplifies."""
+    policy = record.policy
+    return (CHANNEL_NOTE,) * (policy.channels is not None) + (READ_NOTE,) * (policy.reader is not None)
 
 
 def describe(record: CacheRecord) -> str:
@@ -79,14 +81,21 @@ def describe(record: CacheRecord) -> str:
 
 
 @dataclass
-class _Sink:
-    """Operations and operands as they come."""
+class PassSink:
+    """Operations and operands as they come, of passes over the cache."""
 
     record: CacheRecord
     keep_operands: bool
     bits: BitPlan | None
     ops: list[Op] = field(default_factory=list)
     operands: dict[tuple[int, str], NDArray[np.float32]] = field(default_factory=dict)
+
+    def passes(self, sequence: int, first: int = 0) -> None:
+        """The passes of `sequence` from number `first` on."""
+        for step, layers in enumerate(self.record.passes):
+            for layer, following in zip(layers, [*layers[1:], layers[-1]], strict=True):
+                if step >= first:
+                    self.layer(layer, sequence, step, int(following.queries[sequence]))
 
     def layer(self, layer: LayerPass, sequence: int, step: int, ffn_tokens: int) -> None:
         """One layer of one pass of one sequence."""
@@ -151,7 +160,7 @@ class _Sink:
         chosen: bool,
         first_head: int = 0,
     ) -> None:
-        shape, policy, heads = self.record.shape, self.record.policy.attention, len(members)
+        shape, policy, heads = self.record.shape, layer.policy, len(members)
         bits = policy.bits or self.bits or BitPlan(UNQUANTISED_BITS, UNQUANTISED_BITS, 0, UNQUANTISED_BITS, 0.0)
         # A prompt is causal: its queries are the last of the keys.
         causal = queries > 1
@@ -176,7 +185,7 @@ class _Sink:
             query=operands.get("query"),
             key=operands.get("key"),
         )
-        self._add(Softmax(**place, heads=heads, rows=queries, cols=keys))
+        self._add(Softmax(**place, heads=heads, rows=queries, cols=keys, size_bias=policy.size_bias))
         if layer.taps.column_sum:
             self._add(ColumnSum(**place, heads=heads, rows=queries, cols=keys))
         if layer.taps.window:

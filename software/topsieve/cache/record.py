@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from topsieve.cache.roles import CachePolicy, CacheStage, CacheStep, Taps
+from topsieve.record import VisionRecord
 from topsieve.reduction.reduction import Reduction
-from topsieve.reduction.roles import Decision, ModelShape
+from topsieve.reduction.roles import AttentionPolicy, Decision, ModelShape
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class LayerPass:
     heads : bool [B, H], live heads.
     read : int64 [B, H], mean number of slots that a query read (rounded up); equal to the slots where nothing is chosen.
     taps : what was read off the probabilities.
+    policy : what changed inside attention.
     decisions : of the cache; cascade : of the layer's cascade, with what it decided among.
     channels : key channels that the old slots held, d where none was removed; narrow_slots : how many slots those are.
     held_bytes : of the layer's cache after the pass.
@@ -55,6 +57,7 @@ class LayerPass:
     heads: Tensor
     read: Tensor
     taps: Taps
+    policy: AttentionPolicy
     decisions: tuple[CacheDecision, ...]
     cascade: tuple[tuple[Decision, Tensor], ...]
     channels: int
@@ -70,13 +73,17 @@ class LayerPass:
 
 @dataclass(frozen=True)
 class CacheRecord:
-    """The passes of one generation (or of one forward pass), prompt first; `method` as `topsieve.methods.build` reads it."""
+    """The passes of one generation (or of one forward pass), prompt first; `method` as `topsieve.methods.build` reads it.
+
+    `vision` is what came before the prompt's pass in a model of vision and language.
+    """
 
     shape: ModelShape
     method: str
     policy: CachePolicy
     sequences: int
     passes: tuple[tuple[LayerPass, ...], ...]
+    vision: VisionRecord | None = None
 
     @property
     def held_bytes(self) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -54,9 +54,23 @@ class CacheRun:
     method : as text.
     seed : of random methods.
     keep_operands : keep query, key and value of every pass in the record.
+    attention : what changes inside attention, of each layer; the policy's in all where absent.
+    prompt : bool [B, T], the live columns of a prompt that was read elsewhere, by layers that were then settled.
+    segment : bool [B, T], the image's columns of that prompt; None where nothing is known of them.
     """
 
-    def __init__(self, decoder: Decoder, policy: CachePolicy, method: str, *, seed: int, keep_operands: bool) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        policy: CachePolicy,
+        method: str,
+        *,
+        seed: int,
+        keep_operands: bool,
+        attention: Sequence[AttentionPolicy] | None = None,
+        prompt: Tensor | None = None,
+        segment: Tensor | None = None,
+    ) -> None:
         self._decoder = decoder
         self._policy = policy
         self._method = method
@@ -75,12 +89,21 @@ class CacheRun:
         self._prompt_columns = 0
         self._cascade: CascadeState | None = None
         self._now: _Pass | None = None
+        self._attention = tuple(attention) if attention is not None else (policy.attention,) * decoder.shape.layers
+        self._segment = segment
+        self._reading: dict[str, Tensor] = {}
         self.layers = [KeptLayer() for _ in layers]
+        if prompt is not None:
+            self._prompt, self._prompt_columns = prompt.sum(-1), prompt.shape[1]
 
     @property
     def seen(self) -> int:
         """Tokens the cache has been given, padding included."""
         return self.layers[0].seen
+
+    def prompt_read(self, layers: Sequence[LayerPass]) -> None:
+        """The prompt was read elsewhere: it is pass 0."""
+        self._passes.append(tuple(layers))
 
     def begin(self, live: Tensor, queries: int) -> None:
         """A pass of `queries` new tokens begins; `live` bool [B, T] marks the live columns up to and with them."""
@@ -148,13 +171,13 @@ class CacheRun:
         context = self._context(number, layer, query, key, value, valid, scaling, live_queries)
         chosen = None
         if self._policy.reader is not None:
-            chosen = self._policy.reader.chosen(context)
-        taps = self._taps[number]
+            chosen = self._policy.reader.chosen(_with(context, memory=self._reading))
+        taps, policy = self._taps[number], self._attention[number]
         own = (
             taps == Taps()
             and not layer.reduced
             and chosen is None
-            and self._policy.attention == AttentionPolicy()
+            and policy == AttentionPolicy()
             and self._cascade is None
             and not self._policy.cache_positions
         )
@@ -177,7 +200,8 @@ class CacheRun:
                 heads=heads.reshape(-1, groups),
                 scaling=scaling,
                 taps=taps,
-                policy=self._policy.attention,
+                policy=policy,
+                size=layer.size,
                 chosen=chosen,
             )
             output = seen.output.reshape(query.shape).transpose(1, 2).to(query.dtype)
@@ -216,6 +240,7 @@ class CacheRun:
                 heads=heads,
                 read=read,
                 taps=taps,
+                policy=policy,
                 decisions=decisions,
                 cascade=cascade,
                 channels=channels,
@@ -280,6 +305,11 @@ class CacheRun:
         kv = key.shape[1]
         rows_of = torch.arange(query.shape[0], device=query.device).repeat_interleave(kv)
         positions = now.positions[rows_of]
+        segment = None
+        if self._segment is not None:
+            of_prompt = (layer.columns >= 0) & (layer.columns < self._segment.shape[1])
+            there = self._segment[rows_of].gather(1, layer.columns.clamp(0, self._segment.shape[1] - 1))
+            segment = there & of_prompt & valid
         return CacheContext(
             shape=self._decoder.shape,
             layer=number,
@@ -289,6 +319,7 @@ class CacheRun:
             initial=self._prompt[rows_of],
             signals={},
             seed=self._seed,
+            segment=segment,
             number=now.number,
             key=key.flatten(0, 1),
             value=value.flatten(0, 1),

@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,13 +15,14 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
 from transformers.cache_utils import Cache
 
-from topsieve.cache.families import Decoder, decoder_of
+from topsieve.cache.families import Decoder, decoder_of, holds_decoder
 from topsieve.cache.record import CacheRecord
 from topsieve.cache.roles import CacheMethod, CacheOnly, CachePolicy
 from topsieve.cache.run import CacheRun
 from topsieve.methods import spell
-from topsieve.models.families import check_attention
+from topsieve.models.families import Multimodal, check_attention, parts_of
 from topsieve.models.hosting import attention_kernel, registered, unused_name
+from topsieve.models.multimodal import whole_images
 from topsieve_sim.errors import InputError
 
 
@@ -35,6 +37,9 @@ class CachedModel:
 
     def __init__(self, model: Any, method: CacheMethod, *, operands: bool = False, seed: int = 0) -> None:
         self._decoder: Decoder = decoder_of(model)
+        parts = parts_of(model) if holds_decoder(model) else None
+        self._whole = parts if isinstance(parts, Multimodal) else None
+        self._images = 0
         self._method = method
         self._policy: CachePolicy = method.cache(self._decoder.shape)
         if self._policy.cache_positions and self._decoder.rotary is None:
@@ -61,7 +66,10 @@ class CachedModel:
         """What happened since the last prompt."""
         if self._run is None:
             raise InputError("no forward pass has finished yet", field="reduce")
-        return self._run.record()
+        record = self._run.record()
+        if self._whole is None or not self._images:
+            return record
+        return replace(record, vision=whole_images(self._whole, self._images, record.passes[0][0].queries))
 
     @property
     def held_bytes(self) -> int:
@@ -112,6 +120,9 @@ class CachedModel:
                 for index, block in enumerate(self._decoder.blocks):
                     vars(block)["forward"] = functools.partial(self._run_or_skip, index, block.forward)
                     undo.callback(vars(block).pop, "forward")
+            if self._whole is not None:
+                undo.callback(self._whole.base.register_forward_pre_hook(self._look, with_kwargs=True).remove)
+                undo.callback(self._whole.vision.base.register_forward_hook(self._count_images).remove)
             undo.callback(base.register_forward_pre_hook(self._start, with_kwargs=True).remove)
             undo.callback(base.register_forward_hook(self._stop).remove)
             self._undo = undo.pop_all()
@@ -123,6 +134,16 @@ class CachedModel:
         assert self._undo is not None
         undo, self._undo = self._undo, None
         undo.close()
+
+    def _look(self, whole: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Forget the images of another prompt; those of this one are counted when the tower has seen them."""
+        given = inspect.signature(whole.forward).bind(*args, **kwargs).arguments
+        cache = given.get("past_key_values")
+        if (cache is None or not cache.get_seq_length()) and not given.get("mm_encoder_outputs"):
+            self._images = 0
+
+    def _count_images(self, tower: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._images = len(output.last_hidden_state)
 
     def _start(
         self, base: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -174,9 +174,19 @@ class ForwardPass:
         return self._initial
 
     @property
+    def tokens(self) -> int:
+        """Tokens of a row when the pass began, without a first row that the model has left out since."""
+        return self._first_valid.shape[1]
+
+    @property
     def reduced(self) -> bool:
         """Whether any step was taken: masks and positions are then no longer the model's."""
         return self._reduced
+
+    @property
+    def places(self) -> Tensor:
+        """int64 [B, N]: rows of the tensor that entered the first layer; -1 for padding and tokens that a method made."""
+        return self._place
 
     @property
     def layers_done(self) -> int:
@@ -299,6 +309,14 @@ class ForwardPass:
                 features = decision.reduction.apply(features)
             running.decisions.append(decision)
         return hidden
+
+    def moved_to_end(self, hidden: Tensor) -> Tensor:
+        """The last hidden states [B, N, C] with padding first, so that every sequence ends in the last row."""
+        order = self.valid.to(torch.int8).sort(dim=-1, stable=True).indices
+        self.valid, self.positions, self.size, self._place = (
+            x.gather(1, order) for x in (self.valid, self.positions, self.size, self._place)
+        )
+        return hidden.gather(1, order.unsqueeze(-1).expand(hidden.shape))
 
     def record(self) -> Record:
         """What happened."""

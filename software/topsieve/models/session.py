@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 class ReducedModel:
     """A model under a method, for the length of a `with` block. `topsieve.reduce` makes it.
 
-    After a forward pass, until the next one:
+    A model of vision and language decodes, too: its prompt is reduced, and the passes behind it, of `generate` or with
+    `past_key_values` given, go on with the cache that this leaves, which is of use in the block only.
+
+    After a forward pass, until the next one (those behind a prompt change the record only):
 
     record : `Record`, what happened layer by layer.
     valid : bool [B, K], live tokens of the last hidden states [B, K, C].
@@ -81,6 +84,12 @@ class ReducedModel:
     def size(self) -> Tensor:
         """float [B, K]."""
         return self._finished().size
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of keys and values that a model of vision and language keeps for decoding; 0 where it keeps none."""
+        self._finished()
+        return 0 if self._whole is None else self._whole.held_bytes
 
     def report(self) -> str:
         """Tokens of each layer and FLOPs of the last forward pass, as text."""
@@ -136,6 +145,8 @@ class ReducedModel:
                 self._tower.start(mask.to(torch.bool))
 
     def _stop(self, *_: object) -> None:
+        if self._whole is not None:
+            self._whole.end()
         self._done = True
 
 
@@ -161,7 +172,7 @@ def reduce(
     ----------
     model : of Hugging Face transformers: a text encoder (BERT family, T5EncoderModel), an image encoder (ViT, CLIP), or a
         decoder (GPT-2, Llama, Mistral, Qwen2, Qwen3), alone or inside a task model; or a LLaVA. A decoder's cache is what
-        is reduced: `generate` works.
+        is reduced, that of a LLaVA by methods of the cache too: `generate` works.
     method : a method, or the text of one as `topsieve.methods.build` reads it: `spatten`, `spatten:value_keep=0.3`.
     keep : share of the tokens that live after the last step, in (0, 1].
     operands : keep query, key and value of every layer in the record, for traces with operands.
@@ -188,7 +199,7 @@ def reduce(
         )
     changed: Method = dataclasses.replace(cast(Any, method), **parameters)
     # The cache package stands on this one.
-    from topsieve.cache.families import is_decoder
+    from topsieve.cache.families import holds_decoder, is_decoder
     from topsieve.cache.session import acts_on_cache_only, cached
     from topsieve.chunks.roles import acts_on_chunks
     from topsieve.prompt.roles import acts_on_prompts
@@ -204,7 +215,7 @@ def reduce(
             value=changed.name,
             allowed="topsieve.chunks.reader.ChunkReader",
         )
-    if is_decoder(model):
+    if is_decoder(model) or (acts_on_cache_only(changed) and holds_decoder(model)):
         if units is not None:
             raise InputError("only encoders of text take units", field="units", allowed="none")
         return cached(model, changed, operands=operands, seed=seed)

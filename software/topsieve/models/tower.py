@@ -6,7 +6,7 @@ import functools
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from topsieve.models.forward import ForwardPass, Plan
 from topsieve.models.hosting import attention_kernel, registered, unused_name
 from topsieve.reduction.roles import Method, Signal, Site
 
+if TYPE_CHECKING:
+    from topsieve.cache.continuing import Continuation
+
 
 class ReducedTower:
     """The layers of `encoder` under `method`, while its hooks are installed.
@@ -27,6 +30,9 @@ class ReducedTower:
     operands : keep query, key and value of every layer in the record.
     seed : of random methods.
     ends : the steps after the last layer are taken on its output; else someone else takes them.
+
+    continuation : what keeps the cache of a prompt and decodes behind it; None where no cache is kept.
+    decoding : the pass that runs is one behind the prompt, which takes no steps.
     """
 
     def __init__(self, encoder: Encoder, method: Method, *, operands: bool, seed: int, ends: bool = True) -> None:
@@ -36,6 +42,8 @@ class ReducedTower:
         self._seed = seed
         self._ends = ends
         self._pass: ForwardPass | None = None
+        self.continuation: Continuation | None = None
+        self.decoding = False
 
     @property
     def running(self) -> ForwardPass:
@@ -98,6 +106,8 @@ class ReducedTower:
         self, index: int, hidden_states: Tensor, attention_mask: Tensor | None = None, **others: Any
     ) -> Tensor:
         """The forward pass of a pre-LN layer with the steps in it; equal to the layer's own to the bit without them."""
+        if self.decoding:
+            return self._decoding_forward(index, hidden_states, attention_mask, **others)
         layer = self.encoder.layers[index]
         assert layer.norm_attention is not None
         assert layer.norm_ffn is not None
@@ -113,6 +123,18 @@ class ReducedTower:
         hidden_states = self.running.before_ffn(dropout(attended) + hidden_states)
         hidden_states = dropout(layer.ffn(layer.norm_ffn(hidden_states))) + hidden_states
         return self._left(index, hidden_states)
+
+    def _decoding_forward(
+        self, index: int, hidden_states: Tensor, attention_mask: Tensor | None, **others: Any
+    ) -> Tensor:
+        """The layer's own forward pass, at the positions that its part of the prompt leaves free."""
+        layer, continuation = self.encoder.layers[index], self.continuation
+        assert continuation is not None
+        ids = continuation.position_ids(index, hidden_states.shape[1])
+        if ids is not None and self.encoder.rotary is not None:
+            others |= {"position_ids": ids, "position_embeddings": self.encoder.rotary(hidden_states, position_ids=ids)}
+        forward: Callable[..., Tensor] = type(layer.layer).forward
+        return forward(layer.layer, hidden_states, attention_mask=attention_mask, **others)
 
     def _entered(self, hidden: Tensor) -> Tensor:
         """What goes into the first layer; an image encoder knows only here how many tokens it has."""
@@ -167,8 +189,12 @@ class ReducedTower:
                 more = others if bias is None else others | {"position_bias": bias}
                 return function(module, query, key, value, mask, scaling=factor, dropout=dropout, **more)[0]
 
+            continuation, number = self.continuation, numbers[id(module)]
+            if continuation is not None and self.decoding:
+                own = functools.partial(kernel, query, key, value, None, None)
+                return continuation.attention(number, query, key, value, own, scaling=factor), None
             output = self.running.attention(
-                numbers[id(module)],
+                number,
                 query,
                 key,
                 value,
@@ -177,6 +203,8 @@ class ReducedTower:
                 dropout=dropout,
                 position_bias=others.get("position_bias"),
             )
+            if continuation is not None:
+                continuation.fill(number, self.running)
             return output, None
 
         return attention

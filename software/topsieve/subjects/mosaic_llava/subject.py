@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from topsieve.lowering import lower
-from topsieve.models import ReducedModel, reduce
+from topsieve.models import reduce
 from topsieve.pretrained import quiet_loading
 from topsieve.record import Record
 from topsieve.reduction.roles import BitPlan, Method
@@ -99,7 +99,7 @@ class MosaicLlava:
     def observe(self, method: Method, bits: BitPlan) -> Observation:
         chosen = self._cell[: self._inputs.sequences]
         with torch.inference_mode(), reduce(self._model, method, operands=True, seed=self._inputs.seed) as reduced:
-            self._answers(chosen, reduced)
+            self._answers(chosen)
             record = reduced.record
         trace = dataclasses.replace(lower(record, operands=True, bits=bits), model=self._name)
         side = PIXELS // PATCH
@@ -108,8 +108,8 @@ class MosaicLlava:
         return Observation(trace, _counts(record), words, tuple(_survival(record)), {})
 
     def quality(self, method: Method) -> dict[str, float | int]:
-        with torch.inference_mode(), reduce(self._model, method, seed=self._inputs.seed) as reduced:
-            answers = [self._answers(questions, reduced) for questions in (self._cell, self._count)]
+        with torch.inference_mode(), reduce(self._model, method, seed=self._inputs.seed):
+            answers = [self._answers(questions) for questions in (self._cell, self._count)]
         right = [_share(got, questions) for got, questions in zip(answers, (self._cell, self._count), strict=True)]
         same = torch.cat(answers) == torch.cat(self._whole)
         return {
@@ -119,15 +119,12 @@ class MosaicLlava:
             "questions": len(same),
         }
 
-    def _answers(self, questions: Sequence[Question], reduced: ReducedModel | None = None) -> Tensor:
+    def _answers(self, questions: Sequence[Question]) -> Tensor:
         """int64 [n]: the token the model answers each question with; all prompts have one length."""
         tokens = torch.stack([prompt_ids(question) for question in questions])
         with torch.inference_mode():
             logits = self._model(input_ids=tokens, pixel_values=self._pixels[: len(questions)], use_cache=False).logits
-        if reduced is None:
-            return logits[:, -1].argmax(-1)
-        last = reduced.valid.sum(-1) - 1  # shorter sequences are padded behind
-        return logits[torch.arange(len(last)), last].argmax(-1)
+        return logits[:, -1].argmax(-1)
 
 
 def _counts(record: Record) -> dict[str, Any]:
