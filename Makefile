@@ -50,8 +50,9 @@ bench: environment ## speed of simulator and library, ratios measured side by si
 resources: environment ## measure units and machines on FPGA families, into docs/resources.md (an hour at first; goes on after an interruption)
 	$(BIN)/python -m topsieve_rtl.synthesis docs/resources.md
 
-gpu-bench: environment ## check and time the GPU kernels beside public baselines (needs a CUDA GPU, exit 2 without)
-	$(BIN)/python -m topsieve_kernels.bench --out results/gpu_bench.json
+gpu-bench: environment ## check and time the GPU kernels beside public baselines, into docs/gpu.md (needs a CUDA GPU, exit 2 without)
+	$(BIN)/python -m topsieve_kernels.bench --out software/topsieve/gpu/measured $(if $(SHAPES),--shapes $(SHAPES))
+	$(BIN)/python -m topsieve.gpu.page docs/gpu.md
 
 validation: environment ## published numbers beside ours, into docs/validation.md
 	$(BIN)/topsieve validate --out docs/validation.md

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from topsieve.gpu import Gpu, GpuCost, from_plain, gpu_cost, load_gpu
 from topsieve.methods import build, describe, method_names
 from topsieve.results import code_digest, json_text, made_folder, versions, write_text
 from topsieve.subjects.registry import open_subject
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from topsieve.reduction.roles import Method
     from topsieve.subjects.subject import Inputs, Subject
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 RESULT_FILE = "result.json"
 REPORT_FILE = "report.json"
 TIMELINE_FILE = "timeline.perfetto-trace"
@@ -36,6 +37,10 @@ TRACE_FILE = "trace.npz"
 TIMES_FILE = "times.json"
 # In a method's result file: what it depends on, code included.
 DIGEST_KEY = "inputs_digest"
+# In a method's result file: the kernel calls of a GPU, from which a later run prices any GPU.
+GPU_WORK_KEY = "gpu_work"
+# In a comparison's results: a method on the GPU.
+GPU_KEY = "gpu"
 # In a method's result file, alone with its name: why it does not run on the model.
 REFUSED_KEY = "refused"
 # In a list of methods: every method there is.
@@ -52,6 +57,7 @@ class Question:
     ----------
     model : name of a subject (see `topsieve.subjects`) or folder of a model.
     methods : texts of methods, see `topsieve.methods.build`; `ALL` stands for every method that is not named itself.
+    gpu : what the accelerator stands beside; None is the default of `topsieve.gpu.load_gpu`. No result of a method depends on it.
     every : methods that do not run on the model are no error: their reasons are part of the outcome. Always so with `ALL`.
     keep : share of tokens to keep, in (0, 1], for every method that takes one and does not say itself.
     config : the accelerator.
@@ -68,6 +74,7 @@ class Question:
     keep: float
     config: AcceleratorConfig
     inputs: Inputs
+    gpu: Gpu | None = None
     every: bool = False
 
     def __post_init__(self) -> None:
@@ -112,7 +119,8 @@ class Outcome:
     Parameters
     ----------
     facts : what the results depend on, see `Question.facts`.
-    results : one a method that ran, in the order asked for; the content of its `result.json`.
+    results : one a method that ran, in the order asked for; the content of its `result.json`, and under `GPU_KEY` what the
+        same operations cost on the GPU, see `topsieve.gpu.GpuCost.summary`.
     refused : method to the reason why it does not run on the model; empty unless all methods were asked for.
     reused : methods whose results a former run had left.
     """
@@ -121,11 +129,22 @@ class Outcome:
     results: tuple[Mapping[str, Any], ...]
     refused: Mapping[str, str]
     reused: tuple[str, ...]
+    gpu: Gpu
+
+    def gpu_cost(self, result: Mapping[str, Any]) -> GpuCost:
+        """One of `results` on the GPU, kernel call by kernel call."""
+        return gpu_cost(from_plain(result[GPU_WORK_KEY]), self.gpu)
 
     def to_json(self) -> str:
         """JSON text, equal to the byte for equal questions. Times are not part of it."""
-        results = [{key: value for key, value in result.items() if key != DIGEST_KEY} for result in self.results]
-        content = {"format": FORMAT_VERSION, "inputs": self.facts, "results": results, REFUSED_KEY: self.refused}
+        inner = (DIGEST_KEY, GPU_WORK_KEY)
+        results = [{key: value for key, value in result.items() if key not in inner} for result in self.results]
+        content = {
+            "format": FORMAT_VERSION,
+            "inputs": {**self.facts, GPU_KEY: self.gpu.facts},
+            "results": results,
+            REFUSED_KEY: self.refused,
+        }
         return json_text(content)
 
 
@@ -195,11 +214,12 @@ def compare(
             if former:
                 progress(f"{place}: kept from an earlier run")
             done = number
-        ran = tuple(result for result in results if REFUSED_KEY not in result)
+        gpu = question.gpu or load_gpu()
+        ran = tuple(_beside(result, gpu) for result in results if REFUSED_KEY not in result)
         refused = {result["method"]: result[REFUSED_KEY] for result in results if REFUSED_KEY in result}
         if not ran:
             raise InputError(f"no method runs here; {question.methods[0]}: {refused[question.methods[0]]}")
-        return Outcome(facts, ran, refused, reused)
+        return Outcome(facts, ran, refused, reused, gpu)
     except KeyboardInterrupt:
         kept = f"{done} of {len(question.methods)} methods are done and kept in {folder}"
         raise KeyboardInterrupt(f"{kept}; the same command goes on from there") from None
@@ -262,6 +282,13 @@ class _Runner:
             self._progress(f"loading {question.model}, measuring it unreduced")
             self._bench = Bench(self._subject, question.config, question.inputs.seed)
         return self._bench
+
+
+def _beside(result: Mapping[str, Any], gpu: Gpu) -> Mapping[str, Any]:
+    """`result` with the GPU's cost of the same operations."""
+    hardware = result["hardware"]
+    cost = gpu_cost(from_plain(result[GPU_WORK_KEY]), gpu)
+    return {**result, GPU_KEY: cost.summary(hardware["latency_us"], hardware["energy_pj"])}
 
 
 def _name(method: str) -> str:

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from topsieve.compare import Outcome, method_folder
-from topsieve.results import write_rows, write_text
+from topsieve.compare import GPU_KEY, GPU_WORK_KEY, Outcome, method_folder
+from topsieve.gpu import from_plain, shapes_to_measure
+from topsieve.results import json_text, write_rows, write_text
+from topsieve_kernels.bench.shapes import as_json
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.arch.load import dump_config
 
@@ -28,6 +30,13 @@ SUMMARY_COLUMNS = (
     "selection_overlapped_cycles",
     "selection_dram_bytes",
     "selection_energy_pj",
+    "gpu_us",
+    "gpu_energy_uj",
+    "gpu_source",
+    "gpu_power_source",
+    "gpu_measured_share",
+    "accelerator_over_gpu_time",
+    "accelerator_over_gpu_energy",
 )
 
 
@@ -37,7 +46,7 @@ def write_inputs(folder: Path, config: AcceleratorConfig) -> None:
 
 
 def write_summary(outcome: Outcome, folder: Path) -> None:
-    """Write `comparison.json` and the CSV tables.
+    """Write `comparison.json`, the CSV tables and the shapes that a GPU would have to be measured at.
 
     Raises
     ------
@@ -63,6 +72,13 @@ def write_summary(outcome: Outcome, folder: Path) -> None:
             for component, value in result["hardware"]["energy_by_component_pj"].items()
         ),
     )
+    write_rows(
+        folder / "gpu.csv",
+        ("method", "gpu", "call", "dimensions", "count", "us", "source", "bound_us", "energy_uj", "power_source"),
+        (row for result in results for row in _gpu_rows(outcome, result)),
+    )
+    work = [counted for result in results for counted in from_plain(result[GPU_WORK_KEY])]
+    write_text(folder / "gpu_shapes.json", json_text(as_json(shapes_to_measure(work))))
     write_rows(
         folder / "units.csv",
         ("method", "unit", "cause", "cycles"),
@@ -102,8 +118,28 @@ def write_plots(outcome: Outcome, folder: Path) -> bool:
 
 def _summary_row(result: Mapping[str, Any], columns: Sequence[str]) -> Sequence[object]:
     selection = {f"selection_{name}": value for name, value in result["hardware"]["selection"].items()}
-    known = {**result["fidelity"], **result, **result["hardware"], **selection}
+    known = {**result["fidelity"], **result, **result["hardware"], **selection, **_gpu_columns(result[GPU_KEY])}
     return [known[column] for column in columns]
+
+
+def _gpu_columns(gpu: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "gpu_us": gpu["time_us"],
+        "gpu_energy_uj": gpu["energy_uj"],
+        "gpu_source": gpu["source"],
+        "gpu_power_source": gpu["power_source"],
+        "gpu_measured_share": gpu["measured_share"],
+        "accelerator_over_gpu_time": gpu["accelerator_over_gpu_time"],
+        "accelerator_over_gpu_energy": gpu["accelerator_over_gpu_energy"],
+    }
+
+
+def _gpu_rows(outcome: Outcome, result: Mapping[str, Any]) -> Iterator[Sequence[object]]:
+    """Time and energy are of one call."""
+    for cost in outcome.gpu_cost(result).ops:
+        dimensions = " ".join(f"{name}={value}" for name, value in cost.op.dimensions.items())
+        call = (cost.op.kind, dimensions, cost.count, cost.time_us, cost.source, cost.bound_us)
+        yield (result["method"], outcome.gpu.platform.name, *call, cost.energy_uj, cost.power)
 
 
 def _layer_rows(result: Mapping[str, Any]) -> Iterator[Sequence[object]]:

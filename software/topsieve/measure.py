@@ -6,11 +6,12 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from topsieve.gpu import gpu_work, to_plain
 from topsieve.methods import spell
 from topsieve.reduction.roles import BitPlan, Method
 from topsieve.subjects.subject import Subject
 from topsieve_sim.arch import AcceleratorConfig
-from topsieve_sim.engine import simulate
+from topsieve_sim.engine import prepare, simulate
 from topsieve_sim.errors import InputError
 from topsieve_sim.report import Report
 from topsieve_sim.trace import Trace
@@ -56,7 +57,8 @@ class Bench:
     def measure(self, method: Method) -> Measurement:
         """Run the model under `method`, its trace on the accelerator, and measure what is left of its quality."""
         observed = self._subject.observe(method, machine_bits(self._config))
-        report = simulate(observed.trace, self._config, seed=self._seed)
+        program = prepare(observed.trace)
+        report = simulate(program, self._config, seed=self._seed)
         summary = {
             "parameters": dataclasses.asdict(method),  # type: ignore[call-overload]
             "resolved": spell(method),
@@ -66,6 +68,7 @@ class Bench:
             # A list: JSON sorts keys, and the first metric is the one that is plotted.
             "metrics": [{"name": name, **dataclasses.asdict(metric)} for name, metric in self._subject.metrics.items()],
             "hardware": _hardware(report),
+            "gpu_work": to_plain(gpu_work(program, linear=self._config.fully_connected)),
             "notes": list(report.notes),
             **observed.more,
         }

@@ -58,7 +58,8 @@ def test_methods_with_parameters_are_split_at_the_right_commas():
 def test_folder_is_complete(finished):
     assert load_config(finished / "accelerator.yaml") == load_config("tiny", ["capacity=64"])
     assert {path.name for path in finished.iterdir()} == {
-        "accelerator.yaml", "comparison.json", "energy.csv", "layers.csv", "methods", "plots", "summary.csv", "units.csv",
+        "accelerator.yaml", "comparison.json", "energy.csv", "gpu.csv", "gpu_shapes.json", "layers.csv", "methods", "plots",
+        "summary.csv", "units.csv",
     }  # fmt: skip
     for method in split_methods(METHODS):
         folder = method_folder(finished, method)
@@ -229,7 +230,7 @@ def test_a_damaged_result_is_measured_again(tiny_model, text_file, tmp_path, cap
 def test_tables_show_every_method(tiny_model, text_file, finished, capsys):
     assert main(arguments(tiny_model, text_file, finished, "--methods", METHODS, "--traces")) == 0
     shown = capsys.readouterr().out
-    for heading in ("cycles", "latency us", "DRAM", "operations", "energy", "cosine", "recall@3", "layer 3"):
+    for heading in ("cycles", "latency us", "DRAM", "operations", "energy", "cosine", "recall@3", "layer 3", "GPU us"):
         assert heading in shown
     for method in ("dense", "random", "tome"):
-        assert sum(line.startswith(method) for line in shown.splitlines()) == 3
+        assert sum(line.startswith(method) for line in shown.splitlines()) == 4

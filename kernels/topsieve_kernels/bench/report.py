@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from topsieve_kernels.backend import HAS_TRITON
+from topsieve_kernels.bench import SCHEMA_VERSION
 from topsieve_kernels.bench.cases import BenchCase
 from topsieve_kernels.bench.floors import Ceilings
 from topsieve_kernels.bench.timing import Timer, Timing
 
-SCHEMA_VERSION = 2
 _NUMBER: dict[str, Any] = {"type": "number", "minimum": 0}
 _MAYBE: dict[str, Any] = {"type": ["number", "null"], "minimum": 0}
 _TIMING: dict[str, Any] = {

@@ -1,8 +1,8 @@
 """Rooflines of GPUs and CPUs: no run is faster than its operations at peak or its bytes at full bandwidth.
 
 Every platform is a YAML file in `topsieve_sim/rivals/platforms` with a source for each number. The bound takes fused
-attention (queries, keys, values and outputs move once, scores never), no launch, no softmax: a real run is slower, often
-by an order of magnitude on one query.
+attention (queries, keys, values and outputs move once, scores never; what a causal mask hides is not computed), no launch,
+no softmax: a real run is slower, often by an order of magnitude on one query.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from topsieve_sim.engine.program import AttentionWork
 from topsieve_sim.fields import PresetFolder
+from topsieve_sim.rivals.heads import row_keys
 from topsieve_sim.rivals.machine import Basis
 
 PLATFORMS = PresetFolder("topsieve_sim.rivals", "platforms", "platform")
 
 
 class Sourced(BaseModel):
-    """A number of a data sheet."""
+    """A number of a data sheet, or of a benchmark's run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     value: float = Field(gt=0)
     source: str = Field(min_length=10)
-    status: Literal["data sheet", "derived"] = "data sheet"
+    status: Literal["data sheet", "derived", "measured"] = "data sheet"
 
 
 class Platform(BaseModel):
@@ -37,10 +38,15 @@ class Platform(BaseModel):
     name: str
     title: str
     element_bytes: int = Field(ge=1, le=4, description="width of every operand in memory")
+    kind: Literal["gpu", "cpu"] = "gpu"
+    devices: tuple[str, ...] = Field(
+        (), description="how the driver names it, so that a measurement finds its data sheet"
+    )
     peak_gflops: Sourced
     bandwidth_gb_per_s: Sourced
+    board_power_w: Sourced | None = Field(None, description="the most that the whole board is specified to draw")
 
-    def microseconds(self, flops: int, moved_bytes: int) -> float:
+    def microseconds(self, flops: float, moved_bytes: float) -> float:
         """The bound for one kernel."""
         return max(flops / self.peak_gflops.value, moved_bytes / self.bandwidth_gb_per_s.value) * 1e-3
 
@@ -86,7 +92,7 @@ class Roofline(BaseModel):
         return (rows + keys) * op.head_dim * load_platform(self.platform).element_bytes
 
     def microseconds(self, work: AttentionWork) -> float:
-        """The bound of a descriptor; every score and value of the trace counts."""
+        """The bound of a descriptor; every score and value that the mask allows counts."""
         op = work.query_key
-        flops = 4 * work.heads * op.queries * op.keys * op.head_dim
+        flops = 4 * work.heads * int(row_keys(op).sum()) * op.head_dim
         return load_platform(self.platform).microseconds(flops, self.moved_bytes(work))

@@ -38,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--accelerator", default="spatten", help="a preset's name or a YAML file (default: spatten)")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override a field of it")
     parser.add_argument(
+        "--gpu",
+        metavar="NAME|FILE",
+        help="what the accelerator stands beside: a GPU's data sheet (see: topsieve rivals --list), or a JSON file of make "
+        "gpu-bench (default: the newest measurement that is committed, else h100-sxm)",
+    )
+    parser.add_argument(
         "--text", type=Path, metavar="FILE", help="paragraphs in UTF-8 (default: the model's own inputs)"
     )
     parser.add_argument(
@@ -56,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     from topsieve.compare import Question, compare, split_methods
     from topsieve.compare_files import write_inputs, write_plots, write_summary
     from topsieve.corpus import read_corpus
+    from topsieve.gpu import load_gpu
     from topsieve.results import made_folder
     from topsieve.subjects.subject import Inputs
     from topsieve_sim.arch.load import load_config
@@ -71,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
             sequences=arguments.sequences,
             seed=arguments.seed,
         ),
+        gpu=load_gpu(arguments.gpu),
     )
     out = made_folder(arguments.out)
     write_inputs(out, question.config)
@@ -124,6 +132,7 @@ def print_tables(outcome: Outcome) -> None:
             for result in results
         ],
     )
+    _print_gpu(outcome)
     units = ("memory", "dot_product", "softmax_exponential", "value_topk", "weighted_sum", "cascade_topk")
     print_table(
         "\nutilisation: busy share of all cycles; dot product waits mostly for",
@@ -147,6 +156,49 @@ def print_tables(outcome: Outcome) -> None:
             [("method", "left"), ("reason", "left")],
             [[method, reason] for method, reason in outcome.refused.items()],
         )
+
+
+def _print_gpu(outcome: Outcome) -> None:
+    """The same operations on the GPU, side by side."""
+    from topsieve.cli.show import percent, print_table
+    from topsieve.compare import GPU_KEY
+
+    measurement = outcome.gpu.measurement
+    basis = f"measured on {measurement.document.date}" if measurement else "nothing measured: a bound of its data sheet"
+    print_table(
+        f"\nthe same operations on {outcome.gpu.platform.title} ({basis})",
+        [
+            ("method", "left"),
+            *((name, "right") for name in ("latency us", "GPU us", "latency / GPU", "energy uJ", "GPU energy uJ")),
+            ("energy / GPU", "right"),
+            ("GPU source", "left"),
+            ("calls measured", "right"),
+            ("GPU power", "left"),
+        ],
+        [
+            [
+                result["method"],
+                f"{result['hardware']['latency_us']:,.1f}",
+                f"{gpu['time_us']:,.2f}",
+                # A time that is bounded from below bounds the ratio from above.
+                ("at most " if gpu["roofline_us"] else "") + _number(gpu["accelerator_over_gpu_time"], ".3g"),
+                f"{result['hardware']['energy_pj'] * 1e-6:,.2f}",
+                _number(gpu["energy_uj"], ",.1f"),
+                _number(gpu["accelerator_over_gpu_energy"], ".3g"),
+                gpu["source"],
+                percent(gpu["measured_share"]),
+                gpu["power_source"],
+            ]
+            for result in outcome.results
+            for gpu in (result[GPU_KEY],)
+        ],
+    )
+    if any(result[GPU_KEY]["roofline_us"] for result in outcome.results):
+        print("note: a roofline is a lower bound of the GPU's time, at batch one and without launches; see docs/gpu.md")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
 
 
 def _speed_up(outcome: Outcome, result: Mapping[str, Any]) -> str:
