@@ -27,20 +27,27 @@ def block(language: str) -> str:
     return found
 
 
-@pytest.fixture
-def installed(tmp_path, monkeypatch) -> str:
-    """Name of the page's method, in a folder on the path with the metadata that pip would leave there."""
-    project = tomllib.loads(block("toml"))["project"]
-    (tmp_path / "odd_ones.py").write_text(block("python"))
-    information = tmp_path / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+def project(folder: Path) -> Path:
+    """`folder` with the page's project, and with the metadata that pip would leave beside an installed one."""
+    described = tomllib.loads(block("toml"))["project"]
+    (folder / "pyproject.toml").write_text(block("toml"))
+    (folder / "odd_ones.py").write_text(block("python"))
+    information = folder / f"{described['name'].replace('-', '_')}-{described['version']}.dist-info"
     information.mkdir()
     (information / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+        f"Metadata-Version: 2.1\nName: {described['name']}\nVersion: {described['version']}\n"
     )
-    ((group, points),) = project["entry-points"].items()
+    ((group, points),) = described["entry-points"].items()
     ((name, target),) = points.items()
     (information / "entry_points.txt").write_text(f"[{group}]\n{name} = {target}\n")
-    monkeypatch.syspath_prepend(tmp_path)
+    return folder
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch) -> str:
+    """Name of the page's method, found in a folder on the path."""
+    monkeypatch.syspath_prepend(project(tmp_path))
+    ((name, _),) = tomllib.loads(block("toml"))["project"]["entry-points"]["topsieve.methods"].items()
     return name
 
 

@@ -145,17 +145,24 @@ def test_second_environment_run_does_nothing(tmp_path):
     assert "Python 3.11 or newer is needed" in ran.stderr
 
 
-def test_missing_system_packages_are_named_when_they_cannot_be_installed(tmp_path):
+@pytest.mark.parametrize(
+    ("asked", "missing", "packages"),
+    [
+        ([], "iverilog: simulates the emitted Verilog", "iverilog g++ make perl"),
+        (["browser"], "chromium: runs the report page", "chromium"),
+    ],
+)
+def test_missing_system_packages_are_named_when_they_cannot_be_installed(asked, missing, packages, tmp_path):
     """Without apt-get on the path the script says what is missing, what for, and the command that gets it."""
     for tool in ("sh", "id", "cat"):
         (tmp_path / tool).symlink_to(Path("/bin") / tool if (Path("/bin") / tool).exists() else Path("/usr/bin") / tool)
     ran = subprocess.run(
-        ["/bin/sh", ROOT / "scripts" / "system_packages.sh"],
+        ["/bin/sh", ROOT / "scripts" / "system_packages.sh", *asked],
         env={"PATH": str(tmp_path), "VENV": str(Path(sys.prefix))},
         capture_output=True,
         text=True,
         check=False,
     )
     assert ran.returncode == 1
-    assert "iverilog: simulates the emitted Verilog" in ran.stderr
-    assert "apt-get install iverilog g++ make perl" in ran.stderr
+    assert missing in ran.stderr
+    assert f"apt-get install {packages}" in ran.stderr

@@ -56,7 +56,7 @@ def markdown(table: RegisterMap) -> str:
 def _page(table: RegisterMap) -> Iterator[str]:
     yield "# Registers"
     yield ""
-    yield "Written by `python -m topsieve_rtl.csr`; change `rtl/topsieve_rtl/csr/accelerator_map.py` instead."
+    yield "Written by `make registers`; change `rtl/topsieve_rtl/csr/accelerator_map.py` instead."
     yield ""
     yield "An AXI4-Lite slave with 32-bit words, one read and one write at a time. Bytes without a strobe stay as they are."
     yield "Reserved bits read 0. An address without a register answers SLVERR; a write to a read-only field does nothing."
