@@ -11,9 +11,9 @@
 # %% [markdown]
 # # The accelerator beside rivals and GPUs
 #
-# One trace on this accelerator, on published rivals at equal multipliers and bandwidth, and under the rooflines of GPUs.
-# Rooflines are bounds from data sheets: no real run is faster, most are far slower. No time of a GPU is stated here that
-# was not measured, and none has been measured yet.
+# One trace on this accelerator, on published rivals at equal multipliers and bandwidth, under the rooflines of GPUs, and
+# beside one GPU. Rooflines are bounds from data sheets: no real run is faster, most are far slower. A GPU's time is either
+# such a bound or comes from a file of `make gpu-bench`, and is marked as what it is.
 
 # %%
 import os
@@ -23,6 +23,7 @@ import matplotlib.pyplot as plt
 import topsieve
 from topsieve.corpus import python_reference
 from topsieve.explain import peaks
+from topsieve.gpu import gpu_cost, gpu_work, load_gpu
 from topsieve.measure import machine_bits
 from topsieve.plots import MARKERS, PALETTE
 from topsieve.pretrained import load_pretrained
@@ -97,9 +98,52 @@ plt.show()
 # The published machine stores GPT-2's operands in fewer bits than a GPU does, so the same work stands further right for it:
 # compare bounds with bounds, and a simulated point with its own roof.
 #
+# ## The same operations on a GPU
+#
+# `gpu_cost` is what `topsieve compare --gpu` calls: each operation in its measured time where the newest committed file of
+# `make gpu-bench` holds the shape, else in the roofline's. The GPU works in its own 16 bits, on one sequence, as the
+# accelerator does. A bound counts no launches (microseconds each), and its energy is the most that the board may draw for
+# that time: read hatched bars as "at least" for the time, and as an order of magnitude for the energy.
+
+# %%
+gpu = load_gpu()
+pairs = {"MiniLM": (trace, simulate(trace, MACHINE))}
+pairs |= {f"GPT-2 {name}": (load_workload(f"gpt2-small-wikitext2-{name}"), report) for name, report in reports.items()}
+costs = {name: gpu_cost(gpu_work(work), gpu) for name, (work, _) in pairs.items()}
+for name, (_, report) in pairs.items():
+    cost = costs[name].summary(report.latency_us, report.energy_total_pj)
+    print(
+        f"{name:12} {report.accelerator.name} {report.latency_us:9.1f} us {report.energy_total_pj / 1e6:8.1f} uJ; "
+        f"{gpu.platform.title} {cost['time_us']:8.2f} us ({cost['source']}) {cost['energy_uj'] or float('nan'):9.1f} uJ "
+        f"({cost['power_source']} power), {cost['measured_share']:.0%} of {cost['calls']} calls measured"
+    )
+
+figure, panels = plt.subplots(1, 2, figsize=(9, 3.2))
+places = range(len(pairs))
+own = [(report.latency_us, report.energy_total_pj / 1e6) for _, report in pairs.values()]
+for axes, number, unit in zip(panels, (0, 1), ("latency (µs)", "energy (µJ)"), strict=True):
+    axes.bar(
+        [place - 0.2 for place in places], [both[number] for both in own], 0.36, color=PALETTE[0], label="accelerator"
+    )
+    for place, cost in zip(places, costs.values(), strict=True):
+        value = (cost.time_us, cost.energy_uj)[number]
+        if value is not None:
+            hatch = None if (cost.source, cost.power)[number] == "measured" else "///"
+            axes.bar(place + 0.2, value, 0.36, color=PALETTE[1], hatch=hatch, edgecolor="white")
+    axes.set_yscale("log")
+    axes.set_xticks(places, list(pairs))
+    axes.set_ylabel(unit)
+panels[0].bar(0, 0, color=PALETTE[1], label=gpu.platform.title)
+panels[0].bar(0, 0, color=PALETTE[1], hatch="///", edgecolor="white", label="the same, not measured")
+panels[0].legend(frameon=False, fontsize=7, loc="upper right")
+figure.tight_layout()
+plt.show()
+
+# %% [markdown]
 # ## Yours
 #
-# Give a rival another knob (`topsieve rivals --list` shows them), or this machine half the memory.
+# Give a rival another knob (`topsieve rivals --list` shows them), this machine half the memory, or the comparison another GPU:
+# a data sheet's name, or your own file of `make gpu-bench`.
 
 # %%
 KNOB = "mnnfast:threshold=0.02"
@@ -107,4 +151,8 @@ half = load_config("spatten-eighth", ["memory.channels=1"])
 mine, rival = compare(trace, half, build_all([KNOB])).rows
 print(
     f"with {half.memory.bytes_per_cycle} bytes a cycle: {mine.cycles} cycles; {KNOB}: {rival.cycles}, error {rival.output_error:.2%}"
+)
+other = gpu_cost(gpu_work(trace), load_gpu("titan-xp"))
+print(
+    f"{other.gpu.platform.title}: {other.time_us:.2f} us ({other.source}), {other.energy_uj:.0f} uJ ({other.power} power)"
 )
