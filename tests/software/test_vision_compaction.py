@@ -12,18 +12,36 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topsieve.compaction.blank_tokens import keep_only, repaired, without_redundant
+from topsieve.compaction.blank_tokens import (
+    dropped,
+    keep_only,
+    merged,
+    redundant,
+    repaired,
+    replacement_work,
+    without_redundant,
+)
 from topsieve.compaction.cluster_attention import (
     Clusters,
     cluster_map,
     clustered_attention,
     clustering_work,
     density,
+    first_centres,
+    is_dense,
     k_means,
+    k_means_of_heads,
+    with_context,
 )
-from topsieve.compaction.core_context import core_context_attention, core_context_work, pooled_groups, visible
+from topsieve.compaction.core_context import (
+    CoreContextCache,
+    core_context_attention,
+    core_context_work,
+    pooled_groups,
+    visible,
+)
 from topsieve.compaction.latent_tokens import latent_rows, nearest_codes, nearest_codes_work
-from topsieve.compaction.learned_queries import pool_by_queries, pool_work, rearranged
+from topsieve.compaction.learned_queries import draft_input, pool_by_queries, pool_work, rearranged
 from topsieve.compaction.prefix_tokens import FLEXTOK_LEVELS, finite_scalars, keep_prefix, pooled_queries, scalars_of
 from topsieve.compaction.registers import exchange, exchange_work, with_registers
 from topsieve.compaction.scalar_quantiser import gaussian_levels, quantise
@@ -151,6 +169,46 @@ def test_core_context_attention(tokens: int, seed: int) -> None:
     assert pooled_groups(query, key, value, group, 0)[0].shape == (1, 2, 0, 4)
 
 
+@given(tokens=st.integers(1, 40), group=st.integers(2, 5), windows=st.integers(1, 3))
+@BOUNDED
+def test_the_published_mask_sees_the_first_pool_early(tokens: int, group: int, windows: int) -> None:
+    """Where the window is a multiple of the group: group - 1 rows see the first group twice, all others as the paper has it."""
+    window = windows * group
+    paper, official = (visible(tokens, group, window, variant) for variant in ("paper", "official"))
+    for row in range(1, tokens + 1):
+        twice = window < row < window + group and tokens >= window + group
+        different = (paper[row - 1] != official[row - 1]).nonzero().flatten().tolist()
+        assert different == ([0] if twice else [])
+    odd = visible(tokens, group, window + 1, "official")
+    for row in range(1, tokens + 1):
+        near = int(odd[row - 1, -tokens:].sum())
+        assert near == (min(row, row % group + window + 1) if odd.shape[1] > tokens else row)
+
+
+@given(prompt=st.integers(1, 20), new=st.integers(1, 12), seed=SEEDS)
+@BOUNDED
+def test_decoding_over_pools_is_the_whole_attention(prompt: int, new: int, seed: int) -> None:
+    group, window, total = 3, 5, prompt + new
+    rows = [drawn(1, 2, total, 4, seed=seed + i) for i in range(3)]
+    wanted = core_context_attention(*rows, group, window)
+    cache = CoreContextCache(group, window)
+    same(cache.attend(*(x[:, :, :prompt] for x in rows)), wanted[:, :, :prompt])
+    for place in range(prompt, total):
+        same(cache.attend(*(x[:, :, place : place + 1] for x in rows)), wanted[:, :, place : place + 1])
+        assert cache.held <= window + group + max(place + 1 - window, 0) // group
+    with pytest.raises(ValueError, match="one by one"):
+        cache.attend(*(x[:, :, :2] for x in rows))
+
+
+def test_untrimmed_layers_pool_the_first_group_again() -> None:
+    rows = [drawn(1, 1, 9, 2, seed=i) for i in range(3)]
+    caches = [CoreContextCache(2, 2, trims=trims) for trims in (True, False)]
+    outs = [torch.cat([cache.attend(*(x[:, :, i : i + 1] for x in rows)) for i in range(9)], 2) for cache in caches]
+    same(outs[0][:, :, :5], outs[1][:, :, :5])
+    assert (outs[0] - outs[1])[:, :, 5:].abs().max() > 1e-3
+    assert (caches[0].held, caches[1].held) == (3 + 3, 3 + 9)
+
+
 def test_core_context_work_is_ten_times_less_at_65536_tokens() -> None:
     """Specification `methods-vision`, 13.3: 3.05 thousand keys a row on average instead of 32.8 thousand."""
     trace = Trace(core_context_work(heads=1, tokens=65_536, head_dim=128))
@@ -170,6 +228,15 @@ def test_learned_queries_pool_and_their_work() -> None:
         same(out[b, c], torch.from_numpy(weight / weight.sum() @ hidden[b].numpy()))
     # 2 x 64 x 576 x 4096 MACs: 0.30 G (specification `methods-vision`, 10.3).
     assert Trace(pool_work(64, 576, 4096)).macs == 2 * 64 * 576 * 4096
+
+
+def test_a_draft_reads_text_around_the_pooled_image() -> None:
+    mixed, hidden, queries = drawn(2, 9, 4), drawn(2, 9, 4, seed=1), drawn(3, 4, seed=2)
+    joined, positions = draft_input(mixed, hidden, queries, slice(2, 7))
+    assert positions.tolist() == list(range(9 - 5 + 3))
+    same(joined[:, :2], mixed[:, :2])
+    same(joined[:, 2:5], pool_by_queries(queries, hidden[:, 2:7]))
+    same(joined[:, 5:], mixed[:, 7:])
 
 
 def test_predictions_are_rearranged_by_offset() -> None:
@@ -195,6 +262,44 @@ def test_k_means_ends_at_its_means(seed: int) -> None:
     empty = k_means(x, torch.cat([x[:2], torch.full((1, 3), 1e6, dtype=torch.float64)]), 3)
     assert empty.sizes[2] == 0
     assert empty.centres[2].equal(torch.full((3,), 1e6, dtype=torch.float64))
+
+
+def test_heads_stop_together() -> None:
+    """A head that has converged goes on while another moves, so centres of both are means of their labels."""
+    still = torch.tensor([[0.0], [0.0], [4.0], [4.0]], dtype=torch.float64)
+    moving = drawn(4, 1)
+    centres = torch.stack([still[[0, 2]], moving[:2]])
+    found = k_means_of_heads(torch.stack([still, moving]), centres, 1)
+    assert found[0].centres.equal(centres[0])
+    assert not found[1].centres.equal(centres[1])
+    for rows, clusters in zip((still, moving), found, strict=True):
+        for c in range(2):
+            same(clusters.centres[c], rows[clusters.labels == c].mean(0))
+    low = k_means_of_heads(torch.stack([still, moving]).bfloat16(), centres.bfloat16(), 3)
+    assert low[0].centres.dtype == torch.bfloat16
+    draw = torch.Generator().manual_seed(0)
+    assert all((moving == row).all(-1).any() for row in first_centres(moving, 6, draw))
+
+
+def test_map_of_bfloat16_adds_up_in_bfloat16() -> None:
+    key = Clusters(torch.zeros(300, dtype=torch.int64), torch.zeros(300, 4).bfloat16(), torch.ones(300).long())
+    query = Clusters(torch.zeros(1, dtype=torch.int64), torch.ones(1, 4).bfloat16(), torch.ones(1).long())
+    total, kept = torch.zeros((), dtype=torch.bfloat16), 0
+    share = torch.tensor(1 / 300).bfloat16()
+    while kept < 300 and total <= 0.9:
+        total, kept = torch.full((kept + 1,), float(share)).bfloat16().cumsum(0)[-1], kept + 1
+    assert int(cluster_map(query, key, 0.9, 0.0).sum()) == kept
+
+
+def test_context_tokens_and_dense_steps() -> None:
+    reads = torch.tensor([[True, False, False], [False, False, True]])
+    whole = with_context(reads)
+    assert whole[:2, :3].equal(reads)
+    assert whole[2].tolist() == [True, True, True, True, False]
+    assert whole[:, 3].tolist() == [True, True, True, False]
+    assert whole[3].tolist() == [False, False, False, False, True]
+    assert [layer for layer in range(40) if is_dense(layer, 40, 25, 50)] == [0]
+    assert [step for step in range(50) if is_dense(5, 40, step, 50)] == list(range(10))
 
 
 @given(seed=SEEDS, mass=st.sampled_from([0.3, 0.9]), least=st.sampled_from([0.1, 0.5]))
@@ -252,6 +357,11 @@ def test_blanked_and_repaired_tokens() -> None:
     fixed = repaired(hidden, [3, 4], alone, [1, 2])
     assert fixed[3:5].equal(alone[1:3])
     assert fixed[[0, 1, 2, 5]].equal(hidden[[0, 1, 2, 5]])
+    assert dropped(hidden, kept).equal(hidden[kept])
+    same(merged(hidden, [1, 4])[[1, 4]], hidden[[1, 4]].mean(0).expand(2, 2))
+    found = redundant(hidden, drawn(2, seed=3), -0.2)
+    assert found.equal(hidden @ drawn(2, seed=3) > 0.2)
+    assert [op.kind for op in replacement_work(6, 2, 4)] == ["projection", "gather"]
     with pytest.raises(ValueError, match="item of 2 tokens"):
         repaired(hidden, [3, 4], alone, [1])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -15,7 +16,7 @@ from torch.nn.functional import interpolate
 from software.test_vision_oracles import Array, Sequence, best, cosine, same, split, step_of
 from software.toy_encoder import SHAPE
 from topsieve.methods import build
-from topsieve.methods.globalcom2 import crop_shares, crop_tokens
+from topsieve.methods.globalcom2 import crop_shares, crop_tokens, mosaic_order, unpadded
 from topsieve.reduction import ModelShape, Signal, Site, decide
 from topsieve.reduction.roles import Tower
 from topsieve.reduction.selectors.entropy_paced import removed
@@ -61,11 +62,11 @@ def test_hiprune_anchors_of_the_paper() -> None:
         assert operation.k == anchors
 
 
-@given(tokens=st.integers(3, 20), seed=SEEDS, keep=KEEPS, layer=st.sampled_from([0, 1, 2]))
+@given(tokens=st.integers(3, 20), seed=SEEDS, keep=KEEPS, layer=st.sampled_from([0, 1, 2]), paper=st.booleans())
 @BOUNDED
-def test_flowcut(tokens: int, seed: int, keep: float, layer: int) -> None:
+def test_flowcut(tokens: int, seed: int, keep: float, layer: int, paper: bool) -> None:
     sequence = Sequence(tokens, seed)
-    stage, step = step_of(f"flowcut:keep={keep}", layer=layer)
+    stage, step = step_of(f"flowcut:keep={keep},variant={'paper' if paper else 'official'}", layer=layer)
     before = torch.rand(1, tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     decision = decide(stage, step, sequence.context(layer, initial=tokens + 3, state=before))
 
@@ -75,11 +76,12 @@ def test_flowcut(tokens: int, seed: int, keep: float, layer: int) -> None:
     for h in range(SHAPE.heads):
         weight = np.exp(sequence.value[h] @ sequence.value[h][0])
         for j in ids:
-            semantic[j] += float(weight[j] / weight.sum()) / SHAPE.heads
+            alike = max(cosine(sequence.value[h][j], sequence.value[h][0]), 0) if paper else weight[j] / weight.sum()
+            semantic[j] += float(alike) / SHAPE.heads
     strength = {j: float(np.abs(sequence.value[:, j].mean(0)).sum()) for j in ids}
     cumulative = {}
     for j in ids:
-        here = attention[j] / sum(attention.values()) + semantic[j] / sum(semantic.values())
+        here = attention[j] / sum(attention.values()) + semantic[j] / max(sum(semantic.values()), 1e-300)
         cumulative[j] = 0.5 * float(before[0, j]) + 0.5 * here * strength[j]
     n, target = tokens - 1, min(math.floor(round((tokens + 2) * keep, 9)), tokens - 1)
     left = 2 - layer
@@ -191,9 +193,69 @@ def test_globalcom2_crops(rows: int, columns: int, seed: int, keep: float) -> No
         assert got[crop].nonzero().flatten().tolist() == kept
 
 
-@given(tokens=st.integers(3, 15), seed=SEEDS, keep=KEEPS)
+@given(
+    rows=st.integers(1, 3),
+    columns=st.integers(1, 3),
+    height=st.integers(40, 900),
+    width=st.integers(40, 900),
+    seed=SEEDS,
+    variant=st.sampled_from(["official", "paper"]),
+)
 @BOUNDED
-def test_zooprune(tokens: int, seed: int, keep: float) -> None:
+def test_globalcom2_padded_crops(rows: int, columns: int, height: int, width: int, seed: int, variant: str) -> None:
+    side, keep = 6, 0.4
+    high, wide = rows * side, columns * side
+    shown = unpadded((height, width), rows, columns, side)
+    if width / height > wide / high:
+        pad = (high - int(height * (wide / width))) // 2
+        inside = {(y, x) for y in range(pad, high - pad) for x in range(wide)}
+    else:
+        pad = (wide - int(width * (high / height))) // 2
+        inside = {(y, x) for y in range(high) for x in range(pad, wide - pad)}
+    random = np.random.default_rng(seed)
+    thumbnail, crops = random.standard_normal(side * side), random.standard_normal((rows * columns, side * side))
+    got = crop_tokens(
+        torch.from_numpy(thumbnail), torch.from_numpy(crops), rows, columns, keep, shown=shown, variant=variant
+    )
+    scale = crop_shares(torch.from_numpy(thumbnail), rows, columns, keep)
+    box = (
+        1 + max(y for y, _ in inside) - min(y for y, _ in inside),
+        1 + max(x for _, x in inside) - pad * (len({x for _, x in inside}) < wide),
+    )
+    picture = torch.from_numpy(thumbnail).reshape(1, 1, side, side)
+    large = interpolate(picture, box, mode="bilinear", align_corners=False)[0, 0].numpy()
+    lines: dict[tuple[int, int], int] = {}
+    top = 0
+    for r in range(rows):
+        left, tall = 0, []
+        for c in range(columns):
+            crop = r * columns + c
+            mine = [(y, x) for y in range(r * side, (r + 1) * side) for x in range(c * side, (c + 1) * side)]
+            mine = [place for place in mine if place in inside]
+            h, w = len({y for y, _ in mine}), len({x for _, x in mine})
+            tall.append(h)
+            places = [(y - r * side) * side + x - c * side for y, x in mine]
+            assert shown[crop].nonzero().flatten().tolist() == places
+            kept = []
+            if places:
+                part, own = large[top : top + h, left : left + w].flatten(), crops[crop][places]
+                score = own / np.linalg.norm(own) + part / np.linalg.norm(part)
+                kept = best(dict(enumerate(score.tolist())), int(len(places) * float(scale[crop])))
+            assert got[crop].nonzero().flatten().tolist() == [places[j] for j in kept]
+            for j in kept:
+                y, x = divmod(j if variant == "official" else places[j], side)
+                lines[r * side + y, c * side + x] = crop * side * side + places[j]
+            left += w
+        top += tall[0] if variant == "official" else max(tall)
+    order = []
+    for y in range(high):
+        order += [lines[y, x] for x in range(wide) if (y, x) in lines] + [-1]
+    assert mosaic_order(got, shown, rows, columns, variant).tolist() == order
+
+
+@given(tokens=st.integers(3, 15), seed=SEEDS, keep=KEEPS, paper=st.booleans())
+@BOUNDED
+def test_zooprune(tokens: int, seed: int, keep: float, paper: bool) -> None:
     """With a projector of one linear map and a bend, against its own finite differences."""
     sequence = Sequence(tokens, seed)
     weight = torch.from_numpy(np.random.default_rng(seed).standard_normal((SHAPE.width, 7)))
@@ -201,7 +263,8 @@ def test_zooprune(tokens: int, seed: int, keep: float) -> None:
     def project(x: torch.Tensor) -> torch.Tensor:
         return torch.tanh(x @ weight)
 
-    stage, step = step_of(f"zoo-prune:keep={keep},directions=5,seed=2")
+    variant = "paper" if paper else "official"
+    stage, step = step_of(f"zoo-prune:keep={keep},directions=5,seed=2,variant={variant}")
     plain = sequence.context(3)
     context = type(plain)(**{**plain.__dict__, "project": project})
     decision = decide(stage, step, context)
@@ -209,7 +272,7 @@ def test_zooprune(tokens: int, seed: int, keep: float) -> None:
     sensitivity = np.zeros(tokens)
     for _ in range(5):
         u = torch.randn(SHAPE.width, generator=random, dtype=torch.float64).numpy()
-        u = 0.01 * u / np.linalg.norm(u)
+        u = 0.01 * u / (1 if paper else np.linalg.norm(u))
         for j in range(tokens):
             high, low = (np.tanh((sequence.x[j] + sign * u) @ weight.numpy()) for sign in (1, -1))
             sensitivity[j] += np.linalg.norm(high - low) / (2 * 0.01) / 5
@@ -263,6 +326,8 @@ def test_turbo(tokens: int, seed: int, r: int, alpha: float) -> None:
     x, _, _, size = merged(sequence.x, sequence.key.mean(0), attention, np.ones(tokens), r, coefficient)
     same(sequence.reduced(decision), x)
     same(decision.reduction.size[0].numpy(), size)
+    stage, step = step_of(f"turbo:r={r},least={tokens + 1}", layer=1)
+    assert decide(stage, step, sequence.context(1)).reduction.kept.item() == tokens
 
 
 @given(tokens=st.integers(3, 40), seed=SEEDS, r=st.integers(1, 8))
@@ -309,3 +374,21 @@ def test_tokencorr(tokens: int, seed: int, alike: float, others: int) -> None:
     unique = sum(sum(cosine(keys[i], keys[j]) > alike for j in ids if j != i) <= others for i in ids)
     score = {j: float((shallow.probability[:, 0, j] + deep.probability[:, 0, j]).mean()) for j in ids}
     assert decision.reduction.keep[0].tolist() == [0, *best(score, max(unique, 1))]
+
+
+def test_tokencorr_draws_by_attention() -> None:
+    """One token of six, 3000 seeds: each as often as its share of the attention says, within four deviations."""
+    shallow, deep = Sequence(7, 1), Sequence(7, 2)
+    (stage,) = build("tokencorr:keep=0.17,sampling=drawn").stages(SHAPE)
+    look, choose = stage.schedule.plan(SHAPE)
+    state = decide(stage, look, shallow.context(look.layer)).reduction.scores
+    context = deep.context(3, state=state)
+    share = (shallow.probability[:, 0] + deep.probability[:, 0]).mean(0)[1:]
+    share = share / share.sum()
+    counts, draws = np.zeros(6), 3000
+    scores = stage.scorer.score(context)
+    for seed in range(draws):
+        drawn = stage.selector.select(scores, choose.budget, dataclasses.replace(context, seed=seed)).keep[0]
+        assert drawn[0] == 0
+        counts[int(drawn[1]) - 1] += 1
+    assert (np.abs(counts / draws - share) <= 4 * np.sqrt(share * (1 - share) / draws)).all()

@@ -26,23 +26,51 @@ class Clusters:
     sizes: Tensor
 
 
-def k_means(x: Tensor, centres: Tensor, iterations: int) -> Clusters:
-    """Clusters of x [S, d] from the first `centres` [K, d].
+def first_centres(x: Tensor, clusters: int, draw: torch.Generator) -> Tensor:
+    """float [clusters, d]: rows of x [S, d] drawn with replacement, from which a layer's first clustering starts."""
+    return x[torch.randint(len(x), (clusters,), generator=draw)]
 
-    The nearest centre, of equally near ones the lowest; an empty cluster keeps its centre. Where the centres move by less
-    than 1e-4, those that made the labels are returned; else the means of the labels.
+
+def k_means(x: Tensor, centres: Tensor, iterations: int) -> Clusters:
+    """Clusters of x [S, d] from the first `centres` [K, d], one head alone; see `k_means_of_heads`."""
+    (clusters,) = k_means_of_heads(x[None], centres[None], iterations)
+    return clusters
+
+
+def k_means_of_heads(x: Tensor, centres: Tensor, iterations: int) -> tuple[Clusters, ...]:
+    """Clusters of each head of x [H, S, d] from the first `centres` [H, K, d].
+
+    The nearest centre, of equally near ones the lowest; an empty cluster keeps its centre. Distances and means are
+    float32 or wider, centres of the dtype of x. Where no centre of any head moves by 1e-4 or more, those that made the
+    labels are returned; else the means of the labels. The first clustering of a layer takes 50 iterations, later ones, from
+    the centres before, 2.
     """
-    labels = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    labels = torch.zeros(x.shape[:2], dtype=torch.int64, device=x.device)
     for _ in range(iterations):
-        distance = (x**2).sum(1, keepdim=True) + (centres**2).sum(1) - 2 * x @ centres.T
-        labels = distance.clamp(min=0).argmin(1)
-        sizes = torch.bincount(labels, minlength=len(centres))
-        sums = torch.zeros_like(centres).index_add(0, labels, x)
-        means = torch.where(sizes.unsqueeze(1) > 0, sums / sizes.clamp(min=1).unsqueeze(1), centres)
-        if float((means - centres).norm(dim=1).max()) < CONVERGED:
+        squares = (x**2).sum(-1, keepdim=True).to(wide) + (centres**2).sum(-1).to(wide).unsqueeze(1)
+        labels = (squares - 2 * x.to(wide) @ centres.to(wide).transpose(1, 2)).clamp(min=0).argmin(-1)
+        sizes = _sizes(labels, centres.shape[1])
+        place = labels.unsqueeze(-1).expand(x.shape)
+        sums = torch.zeros(centres.shape, dtype=wide, device=x.device).scatter_add(1, place, x.to(wide))
+        means = (sums / sizes.clamp(min=1).unsqueeze(-1)).to(x.dtype)
+        means = torch.where(sizes.unsqueeze(-1) > 0, means, centres)
+        if float((means - centres).to(wide).norm(dim=-1).max()) < CONVERGED:
             break
         centres = means
-    return Clusters(labels, centres, torch.bincount(labels, minlength=len(centres)))
+    return tuple(Clusters(*head) for head in zip(labels, centres, _sizes(labels, centres.shape[1]), strict=True))
+
+
+def _sizes(labels: Tensor, clusters: int) -> Tensor:
+    """int64 [H, K]."""
+    zeros = torch.zeros((len(labels), clusters), dtype=torch.int64, device=labels.device)
+    return zeros.scatter_add(1, labels, torch.ones_like(labels))
+
+
+def is_dense(layer: int, layers: int, step: int, steps: int, warm_up: float = 0.2) -> bool:
+    """Whether `layer` attends densely in diffusion `step` (from 0): the first 3 % of the layers and, of the steps, the first
+    share `warm_up` (0.2 for Wan, 0.1 for Hunyuan, 0.3 for Cosmos in the scripts)."""
+    return layer < int(0.03 * layers) or step < int(warm_up * steps)
 
 
 def cluster_map(query: Clusters, key: Clusters, mass: float = 0.9, least: float = 0.1) -> Tensor:
@@ -55,10 +83,24 @@ def cluster_map(query: Clusters, key: Clusters, mass: float = 0.9, least: float 
     weight = key.sizes * (score - score.amax(1, keepdim=True)).float().exp()
     share = (weight / weight.sum(1, keepdim=True).clamp(min=SMALLEST_SUM)).to(score.dtype)
     order = share.sort(dim=1, descending=True, stable=True)
-    before = order.values.cumsum(1) - order.values
+    # Sums in the dtype of the scores, as published: the sum up to the cluster before, not the sum less its own weight.
+    before = torch.nn.functional.pad(order.values.cumsum(1)[:, :-1], (1, 0))
     kept = before <= mass
     kept[:, : max(int(least * score.shape[1]), 1)] = True
     return torch.zeros_like(kept).scatter(1, order.indices, kept)
+
+
+def with_context(reads: Tensor) -> Tensor:
+    """bool [Kq + 2, Kk + 2]: `reads` [Kq, Kk] with a video's prompt tokens and unused text tokens as two more clusters.
+
+    Prompt and video read each other; the unused text reads, and is read by, itself alone.
+    """
+    queries, keys = reads.shape
+    whole = torch.ones((queries + 2, keys + 2), dtype=torch.bool, device=reads.device)
+    whole[:queries, :keys] = reads
+    whole[-1] = whole[:, -1] = False
+    whole[-1, -1] = True
+    return whole
 
 
 def clustered_attention(

@@ -22,7 +22,8 @@ class Ats(PlainAttention):
     Fayyaz et al., ECCV 2022; specification `methods-more`, section A.
 
     In each layer from a quarter of the depth on, the scores' cumulative distribution is sampled at evenly spaced
-    points; tokens that no sample falls on are dropped. How many stay depends on the data. Signals: the CLS row of the
+    points; tokens that no sample falls on are dropped. How many stay depends on the data, also where there are more samples
+    than tokens. Signals: the CLS row of the
     probabilities, values.
 
     Differences from the published code: it drops the rows before the probabilities meet the values, which gives the
@@ -31,7 +32,7 @@ class Ats(PlainAttention):
     Parameters
     ----------
     keep : upper bound of the share of the initial tokens left in each of the layers, CLS included, in (0, 1]; counts
-        round down.
+        round down. 1 switches the method off.
     n_tokens : upper bound as a number, CLS included, the paper's parameter (197); replaces `keep`.
     layers : where; empty takes all from a quarter of the depth on (3 to 11 of 12).
     least : no bound is lower.

@@ -38,6 +38,7 @@ class Folder(PlainAttention):
     r : patches merged away, over the number of layers (16 and 18 in the paper: 384 and 432 of 576); replaces `keep`.
     alpha : weight of the attention, in units of 100.
     order : "ascending", or "paper": the unmerged even tokens first, then the odd ones.
+    least : with fewer tokens left, CLS included, no fold is made (40 in the published code).
     """
 
     name: ClassVar[str] = "folder"
@@ -46,18 +47,20 @@ class Folder(PlainAttention):
     r: int | None = None
     alpha: float = 5.0
     order: Literal["ascending", "paper"] = "ascending"
+    least: int = 0
 
     def __post_init__(self) -> None:
         check_share(self.name, "keep", self.keep)
         check_count(self.name, "r", self.r)
         check_range(self.name, "alpha", self.alpha, 0)
         check_choice(self.name, "order", self.order, ("ascending", "paper"))
+        check_count(self.name, "least", self.least)
 
     def stages(self, shape: ModelShape) -> tuple[Stage, ...]:
         if (self.keep == 1 and self.r is None) or self.r == 0:
             return ()
         scorer = Equal(frozenset({Signal.KEY, Signal.ATTENTION_CLS_ROW}))
-        selector = Bipartite(self.order, PENALTY * self.alpha)
+        selector = Bipartite(self.order, PENALTY * self.alpha, least=self.least)
         layer = shape.layers - 1
         if self.r is None:
             budget = Budget(ratio=self.keep, base=Base.INITIAL, protect_first=1, ratio_excludes_protected=True)

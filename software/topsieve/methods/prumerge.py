@@ -31,7 +31,7 @@ class PruMerge(PlainAttention):
     Parameters
     ----------
     keep : share of the patches that stay by score, in (0, 1]; none takes the share of outliers, over Q3 + 1.5 (Q3 - Q1).
-        With `plus`, evenly spaced ones come on top.
+        With `plus`, evenly spaced ones come on top, fewer with a share given than with outliers.
     plus : PruMerge+; else PruMerge.
     neighbours : how many each kept token takes up.
     """

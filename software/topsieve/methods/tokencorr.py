@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from topsieve.methods.checks import check_count, check_range, check_share
+from topsieve.methods.checks import check_choice, check_count, check_range, check_share
 from topsieve.methods.output_budget import output_budget
 from topsieve.methods.plain_attention import PlainAttention
 from topsieve.reduction.reducers import Drop
@@ -32,6 +32,8 @@ class TokenCorr(PlainAttention):
     alike : cosine over which a token repeats another.
     others : how many a token may repeat.
     local_layer : the shallow layer; none takes the one at a quarter of the depth.
+    sampling : "top": the best stay; "drawn": tokens are drawn without replacement, with probabilities proportional to
+        their attention.
     """
 
     name: ClassVar[str] = "tokencorr"
@@ -40,12 +42,14 @@ class TokenCorr(PlainAttention):
     alike: float = 0.9
     others: int = 1
     local_layer: int | None = None
+    sampling: Literal["top", "drawn"] = "top"
 
     def __post_init__(self) -> None:
         check_share(self.name, "keep", self.keep)
         check_range(self.name, "alike", self.alike, -1, 1)
         check_count(self.name, "others", self.others)
         check_count(self.name, "local_layer", self.local_layer)
+        check_choice(self.name, "sampling", self.sampling, ("top", "drawn"))
 
     def stages(self, shape: ModelShape) -> tuple[Stage, ...]:
         if self.keep == 1:
@@ -54,5 +58,5 @@ class TokenCorr(PlainAttention):
         local = min(shape.layers // 4 if self.local_layer is None else self.local_layer, max(last - 1, 0))
         budget = output_budget(shape, 1 if self.keep is None else self.keep)
         schedule = LookThenChoose(local, Step(Site.OUTPUT, last, budget))
-        selector = DensityCount(last, self.keep is None, self.alike, self.others)
+        selector = DensityCount(last, self.keep is None, self.alike, self.others, self.sampling)
         return (Stage(schedule, LocalGlobal(), selector, Drop(), accumulates=True),)

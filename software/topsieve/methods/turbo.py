@@ -27,7 +27,7 @@ class Turbo:
     last. Signals: keys, the CLS row of the probabilities.
 
     Differences from the published code: slots leave in ascending order unless `order` says "paper"; ties go to the
-    lowest index; there is no least number of tokens under which nothing is merged.
+    lowest index.
 
     Parameters
     ----------
@@ -38,6 +38,7 @@ class Turbo:
     beta, gamma : the weight is multiplied by beta^|gamma - layer|.
     proportional : add log(size) to the attention scores.
     order : "ascending", or "paper": the unmerged even tokens first, then the odd ones.
+    least : sequences of fewer tokens, CLS included, lose none (40 in the published code, 0 or 100 for retrieval).
     """
 
     name: ClassVar[str] = "turbo"
@@ -50,6 +51,7 @@ class Turbo:
     gamma: float = 0.0
     proportional: bool = True
     order: Literal["ascending", "paper"] = "ascending"
+    least: int = 0
 
     def __post_init__(self) -> None:
         check_share(self.name, "keep", self.keep)
@@ -59,6 +61,7 @@ class Turbo:
         check_range(self.name, "beta", self.beta, 0)
         check_flag(self.name, "proportional", self.proportional)
         check_choice(self.name, "order", self.order, ("ascending", "paper"))
+        check_count(self.name, "least", self.least)
 
     @property
     def merges(self) -> bool:
@@ -70,7 +73,7 @@ class Turbo:
             return ()
         budget = Budget(ratio=1, base=Base.INITIAL, protect_first=1)
         schedule = MergeRamp(Site.MID_LAYER, budget, keep=self.keep, remove=self.r, inflect=self.inflect)
-        selector = Bipartite(self.order, PENALTY * self.alpha, self.beta, self.gamma)
+        selector = Bipartite(self.order, PENALTY * self.alpha, self.beta, self.gamma, self.least)
         scorer = Equal(frozenset({Signal.KEY, Signal.ATTENTION_CLS_ROW}))
         return (Stage(schedule, scorer, selector, MergeTo()),)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from topsieve.methods.checks import check_count, check_range, check_share
+from topsieve.methods.checks import check_choice, check_count, check_range, check_share
 from topsieve.methods.output_budget import output_budget
 from topsieve.methods.plain_attention import PlainAttention
 from topsieve.reduction.reducers import Drop
@@ -30,9 +30,10 @@ class ZooPrune(PlainAttention):
     Parameters
     ----------
     keep : share of the image tokens that stays, in (0, 1]; counts round down.
-    directions : random directions of length 1 (64).
+    directions : random directions (64).
     step : length of a step in them (0.01).
     seed : of the directions.
+    variant : "official": directions have length 1; "paper": they are drawn from the normal distribution as they come.
     """
 
     name: ClassVar[str] = "zoo-prune"
@@ -41,12 +42,14 @@ class ZooPrune(PlainAttention):
     directions: int = 64
     step: float = 0.01
     seed: int = 0
+    variant: Literal["official", "paper"] = "official"
 
     def __post_init__(self) -> None:
         check_share(self.name, "keep", self.keep)
         check_count(self.name, "directions", self.directions, low=1)
         check_count(self.name, "seed", self.seed)
         check_range(self.name, "step", self.step, 0)
+        check_choice(self.name, "variant", self.variant, ("official", "paper"))
         if self.step == 0:
             raise InputError("wrong value", source=f"method {self.name}", field="step", value=0, allowed="more than 0")
 
@@ -55,4 +58,11 @@ class ZooPrune(PlainAttention):
             return ()
         schedule = OneStep(Site.PROJECTED, shape.layers - 1, output_budget(shape, self.keep))
         selector = Diverse(first="best", weighted=True, whole=False)
-        return (Stage(schedule, Sensitivity(self.directions, self.step, self.seed), selector, Drop()),)
+        return (
+            Stage(
+                schedule,
+                Sensitivity(self.directions, self.step, self.seed, self.variant == "official"),
+                selector,
+                Drop(),
+            ),
+        )

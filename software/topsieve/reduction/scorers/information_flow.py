@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -19,9 +19,15 @@ class InformationFlow:
 
     c is the CLS row of the probabilities, mean over heads; g the mean over heads of softmax(v_cls v), without a scale and
     over all tokens; u the mean of the values over heads; all behind CLS.
+
+    Parameters
+    ----------
+    likeness : "softmax", g as above, or "cosine": the mean over heads of the cosine of v_cls and v, where it is positive.
     """
 
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.ATTENTION_CLS_ROW, Signal.VALUE})
+
+    likeness: Literal["softmax", "cosine"] = "softmax"
 
     def score(self, context: Context) -> Tensor:
         value, valid = context.signals[Signal.VALUE], context.valid
@@ -29,8 +35,12 @@ class InformationFlow:
         attention = context.signals[Signal.ATTENTION_CLS_ROW].mean(1) * others
         first = valid.to(torch.int8).argmax(-1)
         rows = value[torch.arange(len(first), device=first.device), :, first]
-        alike = (rows.unsqueeze(2) * value).sum(-1).masked_fill(~valid.unsqueeze(1), float("-inf"))
-        semantic = alike.softmax(-1).mean(1) * others
+        if self.likeness == "cosine":
+            alike = torch.cosine_similarity(rows.unsqueeze(2), value, dim=-1).clamp(min=0)
+        else:
+            products = (rows.unsqueeze(2) * value).sum(-1)
+            alike = products.masked_fill(~valid.unsqueeze(1), float("-inf")).softmax(-1)
+        semantic = alike.mean(1) * others
         strength = value.mean(1).abs().sum(-1)
         tiny = torch.finfo(value.dtype).tiny
         here = (

@@ -28,6 +28,7 @@ class Sensitivity:
     directions : how many.
     step : h.
     seed : of the directions, added to the context's.
+    unit : directions have length 1; else they are as drawn, normal.
     """
 
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.FEATURES, Signal.HIDDEN})
@@ -35,6 +36,7 @@ class Sensitivity:
     directions: int
     step: float
     seed: int
+    unit: bool = True
 
     def score(self, context: Context) -> Tensor:
         features = context.signals[Signal.FEATURES]
@@ -45,7 +47,9 @@ class Sensitivity:
         total = torch.zeros(features.shape[:2], dtype=features.dtype, device=features.device)
         for _ in range(self.directions):
             direction = torch.randn(features.shape[-1], generator=random, dtype=torch.float64)
-            direction = (direction / (direction.norm() + SMALLEST_LENGTH)).to(features) * self.step
+            if self.unit:
+                direction = direction / (direction.norm() + SMALLEST_LENGTH)
+            direction = direction.to(features) * self.step
             total = total + (project(features + direction) - project(features - direction)).norm(dim=-1)
         mean = total / (2 * self.step * self.directions)
         # The class token that stays beside the image takes no part.

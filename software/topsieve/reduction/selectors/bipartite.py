@@ -56,17 +56,19 @@ class Bipartite:
     penalty : what the attention of CLS to the even token, mean over heads, takes off its edge: Turbo's semantic value,
         specification `methods-vision`, section 6.1. In layer l it is multiplied by decay^|decay_from - l|.
     decay, decay_from : see above.
+    least : sequences of fewer tokens lose none.
     """
 
     order: Literal["ascending", "paper"] = "ascending"
     penalty: float = 0.0
     decay: float = 1.0
     decay_from: float = 0.0
+    least: int = 0
 
     def select(self, scores: Tensor, budget: Budget, context: Context) -> Selection:
         fixed = protected(budget, context)
         removed = context.live - keep_counts(budget, context)
-        removed = torch.minimum(removed, (context.live - fixed.sum(-1)) // 2)
+        removed = torch.minimum(removed, (context.live - fixed.sum(-1)) // 2) * (context.live >= self.least)
         if not bool((removed > 0).any()):
             keep, valid = compact(context.valid)
             return Selection(keep=keep, valid=valid, scores=torch.ones_like(scores))

@@ -10,7 +10,7 @@ from torch import Tensor
 from topsieve.reduction.budget import Budget
 from topsieve.reduction.ordering import compact
 from topsieve.reduction.roles import Context, ModelShape, Selection
-from topsieve.reduction.selectors.counting import compared, keep_counts, protected
+from topsieve.reduction.selectors.counting import compared, protected
 from topsieve_sim.trace import Op, TopKScope
 from topsieve_sim.trace.ops import Search, TopK
 
@@ -36,35 +36,41 @@ def sampled(scores: Tensor, samples: int) -> Tensor:
     return chosen
 
 
+UNLIMITED = 1 << 40
+
+
 @dataclass(frozen=True)
 class InverseCdf:
     """Evenly spaced samples of the inverse cumulative distribution of the scores: `methods-more`, ATS.
 
-    The budget's count, less the protected tokens, is the number of samples; fewer tokens stay where several samples
-    fall on one. Where the count is all the tokens, all stay.
+    The budget's count, less the protected tokens, is the number of samples, also where fewer tokens than that are left;
+    fewer tokens stay where several samples fall on one.
     """
 
     def select(self, scores: Tensor, budget: Budget, context: Context) -> Selection:
         fixed = protected(budget, context)
         free = context.valid & ~fixed
-        counts = (keep_counts(budget, context) - fixed.sum(-1)).tolist()
         chosen = fixed.clone()
-        for row, samples in enumerate(counts):
+        for row, initial in enumerate(context.initial.tolist()):
             ids = free[row].nonzero().flatten()
-            if samples >= len(ids):
-                chosen[row, ids] = True
-            elif samples > 0:
+            samples = self._samples(budget, initial, int(fixed[row].sum()))
+            if len(ids) and samples > 0:
                 chosen[row, ids] = sampled(scores[row, ids], samples)
         keep, valid = compact(chosen)
         return Selection(keep=keep, valid=valid, scores=scores)
+
+    @staticmethod
+    def _samples(budget: Budget, initial: int, fixed: int) -> int:
+        """The budget's count whatever is left."""
+        return budget.keep_count(UNLIMITED, initial) - fixed
 
     def work(
         self, shape: ModelShape, layer: int, tokens: int, kept: int, budget: Budget | None = None
     ) -> tuple[Op, ...]:
         n, fixed = compared(tokens, budget)
-        if kept >= tokens:
+        if not n:
             return ()
-        samples = n if budget is None or budget.threshold is not None else budget.keep_count(tokens, tokens) - fixed
+        samples = n if budget is None or budget.threshold is not None else self._samples(budget, tokens, fixed)
         # The scores are sorted whole, which a top-k engine does by taking all of them.
         return (
             TopK(layer=layer, n=n, k=n, scope=TopKScope.TOKEN),

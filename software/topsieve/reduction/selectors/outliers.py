@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from topsieve.reduction.budget import Budget
+from topsieve.reduction.budget import Budget, exact
 from topsieve.reduction.ordering import compact, top_k_mask
 from topsieve.reduction.roles import Context, ModelShape, Selection
 from topsieve.reduction.selectors.counting import compared, keep_counts, protected
@@ -28,7 +28,8 @@ class Outliers:
     Parameters
     ----------
     adaptive : the share is that of the outliers, and at least one token; else the budget's.
-    spaced : the tokens 0, s, 2 s, ... of n - 1, with s = int(int(1 / share) / 3) and at least 1, stay too.
+    spaced : of the first n - 1 tokens evenly spaced ones stay too: with s = int(1 / share), every max(1, int(s / 3))th
+        where the share is that of the outliers, else every s-th from int(s / 2) on.
     """
 
     adaptive: bool
@@ -51,7 +52,9 @@ class Outliers:
             here = torch.zeros(n, dtype=torch.bool, device=ids.device)
             here |= top_k_mask(scores[row, ids][None], torch.tensor([wanted], device=ids.device), ~here[None])[0]
             if self.spaced:
-                here[: max(n - 1, 1) : max(1, int(int(n / wanted) / 3))] = True
+                step = int(n / wanted) if self.adaptive else int(1 / exact(budget.ratio or 1))
+                first, every = (0, max(1, int(step / 3))) if self.adaptive else (step // 2, step)
+                here[first : max(n - 1, 1) : every] = True
             chosen[row, ids[here]] = True
         keep, valid = compact(chosen)
         return Selection(keep=keep, valid=valid, scores=scores)
