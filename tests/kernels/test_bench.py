@@ -17,7 +17,7 @@ from topsieve_kernels.bench import floors
 from topsieve_kernels.bench.baselines import eager_importance, flex_column_sum, merge_by_five_operations, sdpa
 from topsieve_kernels.bench.cases import SMALL, bench_cases, worst
 from topsieve_kernels.bench.power import WINDOW_S, board_power_w, driver_joules
-from topsieve_kernels.bench.report import SCHEMA, document, file_name, measure, table, write
+from topsieve_kernels.bench.report import SCHEMA, document, file_name, measure, measure_all, table, write
 from topsieve_kernels.bench.shapes import FULL, SHAPES, AttentionShape, as_json, read_shapes
 from topsieve_kernels.bench.timing import Timing, summary
 from topsieve_kernels.importance import attention_importance, attention_importance_reference
@@ -82,7 +82,7 @@ def test_every_baseline_runs_or_says_why(rows):
 
 
 def test_the_document_follows_its_schema(rows, tmp_path):
-    result = document(rows, CEILINGS, "a device", "float32", {"clocks.sm": "1980 MHz"}, {})
+    result = document(rows, [], CEILINGS, "a device", "float32", {"clocks.sm": "1980 MHz"}, {})
     jsonschema.validate(result, SCHEMA)
     write(result, tmp_path / "deep" / "bench.json")
     assert json.loads((tmp_path / "deep" / "bench.json").read_text()) == result
@@ -93,7 +93,7 @@ def test_the_document_follows_its_schema(rows, tmp_path):
 
 
 def test_the_table_shows_every_row_and_ratio(rows):
-    text = table(document(rows, CEILINGS, "a device", "float32", {}, {"clocks.sm": "1980 MHz"}))
+    text = table(document(rows, [], CEILINGS, "a device", "float32", {}, {"clocks.sm": "1980 MHz"}))
     for row in rows:
         assert row["kernel"] in text
         assert row["shape"] in text
@@ -103,7 +103,7 @@ def test_the_table_shows_every_row_and_ratio(rows):
     assert "790 TFLOP/s" in text
     assert "clocks.sm 1980 MHz" in text
     wrong = [dict(rows[0], passed=False)]
-    assert "WRONG" in table(document(wrong, CEILINGS, "a device", "float32", {}, {}))
+    assert "WRONG" in table(document(wrong, [], CEILINGS, "a device", "float32", {}, {}))
 
 
 def test_a_wrong_result_does_not_pass(rows):
@@ -214,11 +214,26 @@ def test_energy_is_power_times_the_median(rows):
     (case, *_) = bench_cases("cpu", SMALL, torch.float32)
     row = measure(case, CEILINGS, lambda call: timing, {})
     assert (row["ours"]["board_power_w"], row["ours"]["board_energy_uj"]) == (500.0, 2000.0)
-    result = document([row], CEILINGS, "NVIDIA H100 80GB HBM3", "bfloat16", {}, {})
+    result = document([row], [], CEILINGS, "NVIDIA H100 80GB HBM3", "bfloat16", {}, {})
     jsonschema.validate(result, SCHEMA)
     assert "500" in table(result)
     assert "2000" in table(result)
     assert file_name(result) == f"nvidia-h100-80gb-hbm3-{result['date']}.json"
+
+
+def test_a_shape_that_does_not_run_takes_no_other_with_it():
+    """Heads of more than 256 channels are refused by the kernel; what stands before and after is measured."""
+    shapes = (SMALL[5], AttentionShape(1, 2, 2, 4, 4, 512, False), SMALL[7])
+    said = []
+    rows, failed = measure_all(shapes, "cpu", torch.float32, CEILINGS, wall_clock, dict, said.append)
+    assert [row["kernel"] for row in rows] == ["topk_select", "gather_rows"]
+    (found,) = failed
+    assert (found["kernel"], found["shape"]) == ("attention_importance", str(shapes[1]))
+    assert "head_dim" in found["error"]
+    assert len(said) == 3
+    result = document(rows, failed, CEILINGS, "a device", "float32", {}, {})
+    jsonschema.validate(result, SCHEMA)
+    assert "FAILED ValueError: head_dim" in table(result)
 
 
 @pytest.mark.parametrize("causal", [False, True])

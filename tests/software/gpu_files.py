@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 
-from topsieve_kernels.bench.cases import bench_cases
 from topsieve_kernels.bench.floors import Ceilings
-from topsieve_kernels.bench.report import document, measure, write
+from topsieve_kernels.bench.report import document, measure_all, write
 from topsieve_kernels.bench.shapes import Shape
 from topsieve_kernels.bench.timing import Timing, summary
 
@@ -37,9 +36,9 @@ def bench_document(
     shapes: Iterable[Shape], *, first_us: float = 10.0, watts: float | None = None, device: str = H100
 ) -> dict[str, Any]:
     """What the benchmark says of `shapes`; every kernel is checked as on a GPU."""
-    timer = invented(first_us, watts)
-    rows = [measure(case, CEILINGS, timer, {}) for case in bench_cases("cpu", shapes, torch.float32)]
-    return document(rows, CEILINGS, device, "float16", {}, {})
+    rows, failed = measure_all(shapes, "cpu", torch.float32, CEILINGS, invented(first_us, watts), dict)
+    assert not failed, failed
+    return document(rows, failed, CEILINGS, device, "float16", {}, {})
 
 
 def bench_file(path: Path, shapes: Iterable[Shape], **more: Any) -> Path:

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -295,6 +296,26 @@ def test_a_shape_that_was_not_measured_is_bounded_and_the_totals_say_so(file):
     assert cost.bound_us == pytest.approx(gpu_cost([*EVERY, UNMEASURED, larger], BARE).time_us)
     board_w = BARE.platform.board_power_w.value
     assert cost.energy_uj == pytest.approx(400.0 * cost.measured_us + board_w * cost.roofline_us)
+
+
+@pytest.mark.parametrize("op", [one.op for one in EVERY], ids=str)
+def test_only_the_exact_shape_is_found(op, file):
+    """Every count decides; one more of any is another shape, of which nothing is known."""
+    gpu = load_gpu(str(file))
+    # What a measured call does not depend on: where merged tokens go.
+    for name in set(op.dimensions) - {"targets", "column_sums", "head_sums", "picked_rows", "causal"}:
+        step = op.key_heads if name == "heads" else 1
+        try:
+            another = replace(op, **{name: op.dimensions[name] + step})
+            list(another.shapes())
+        except ValueError:
+            # Key heads that do not divide the heads are no shape at all.
+            continue
+        (cost,) = gpu_cost([Counted(another, 1)], gpu).ops
+        assert cost.source is Source.ROOFLINE, another
+    if isinstance(op, Attention) and op.rows > 1:
+        (cost,) = gpu_cost([Counted(replace(op, causal=not op.causal), 1)], gpu).ops
+        assert cost.source is Source.ROOFLINE
 
 
 def test_a_wrong_result_has_no_time(file, tmp_path):

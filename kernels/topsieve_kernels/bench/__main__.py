@@ -1,6 +1,6 @@
 """Check and time the GPU kernels: `python -m topsieve_kernels.bench --out FILE.json or FOLDER [--shapes FILE.json]`.
 
-Exit codes: 0 measured, 1 a result was wrong, 2 no GPU or bad input. A folder gets a file named after GPU and date.
+Exit codes: 0 measured, 1 a result was wrong or a shape did not run, 2 no GPU or bad input. A folder gets a file named after GPU and date.
 """
 
 import argparse
@@ -10,9 +10,8 @@ from pathlib import Path
 
 import torch
 
-from topsieve_kernels.bench.cases import bench_cases
 from topsieve_kernels.bench.floors import Ceilings
-from topsieve_kernels.bench.report import document, file_name, measure, table, write
+from topsieve_kernels.bench.report import document, file_name, measure_all, table, write
 from topsieve_kernels.bench.shapes import FULL, SHAPES, read_shapes
 from topsieve_kernels.bench.timing import clock_state, gpu_timer
 
@@ -32,6 +31,10 @@ def measured_ceilings(dtype: torch.dtype) -> Ceilings:
     a, b = (torch.randn(MATMUL_SIDE, MATMUL_SIDE, device="cuda").to(dtype) for _ in range(2))
     product = gpu_timer(lambda: a @ b)
     return Ceilings(2 * COPY_BYTES / (copy.median_us * 1e-6), 2 * MATMUL_SIDE**3 / (product.median_us * 1e-6))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,14 +60,11 @@ def main(arguments: list[str] | None = None) -> int:
         shapes = tuple(shape for shape in shapes if shape.kernel == options.kernel)
     before = clock_state()
     ceilings = measured_ceilings(dtype)
-    rows = []
-    for case in bench_cases("cuda", shapes, dtype):
-        rows.append(measure(case, ceilings, gpu_timer, clock_state()))
-        print(f"{case.shape.kernel} {case.shape}: {rows[-1]['ours']['median_us']:.1f} us", file=sys.stderr, flush=True)
-    result = document(rows, ceilings, torch.cuda.get_device_name(), options.dtype, before, clock_state())
+    rows, failed = measure_all(shapes, "cuda", dtype, ceilings, gpu_timer, clock_state, _say)
+    result = document(rows, failed, ceilings, torch.cuda.get_device_name(), options.dtype, before, clock_state())
     write(result, options.out / file_name(result) if options.out.is_dir() else options.out)
     print(table(result))
-    return 0 if all(row["passed"] for row in rows) else 1
+    return 1 if failed or not all(row["passed"] for row in rows) else 0
 
 
 if __name__ == "__main__":

@@ -84,31 +84,36 @@ def worst(*ratios: float) -> float:
     return math.nan if any(math.isnan(ratio) for ratio in ratios) else max(ratios)
 
 
-def bench_cases(device: str, shapes: Iterable[Shape], dtype: torch.dtype) -> Iterator[BenchCase]:
-    """A case for each shape with fresh random operands on `device`; large ones are made one at a time."""
+def bench_case(device: str, shape: Shape, dtype: torch.dtype) -> BenchCase:
+    """The case of `shape` with fresh random operands on `device`, the same ones each time."""
     generator = torch.Generator(device=device).manual_seed(20)
 
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator, device=device)
+    def normal(*counts: int) -> torch.Tensor:
+        return torch.randn(counts, generator=generator, device=device)
 
     def lists(batch: int, heads: int, count: int, kept: int) -> torch.Tensor:
         order = torch.rand((batch, heads, count), generator=generator, device=device).argsort(-1)
         return order[..., :kept].sort(-1).values.to(torch.int32)
 
-    for shape in shapes:
-        match shape:
-            case AttentionShape():
-                yield _attention_case(normal, shape, dtype)
-            case DecodeShape():
-                yield _decode_case(normal, lists, shape, dtype)
-            case ProgressiveShape():
-                yield _progressive_case(normal, shape, dtype)
-            case SelectShape():
-                yield _select_case(normal, shape)
-            case MergeShape():
-                yield _merge_case(normal, shape, dtype)
-            case GatherShape():
-                yield _gather_case(normal, lists, shape, dtype)
+    match shape:
+        case AttentionShape():
+            return _attention_case(normal, shape, dtype)
+        case DecodeShape():
+            return _decode_case(normal, lists, shape, dtype)
+        case ProgressiveShape():
+            return _progressive_case(normal, shape, dtype)
+        case SelectShape():
+            return _select_case(normal, shape)
+        case MergeShape():
+            return _merge_case(normal, shape, dtype)
+        case GatherShape():
+            return _gather_case(normal, lists, shape, dtype)
+    raise ValueError(f"no case for {shape}")
+
+
+def bench_cases(device: str, shapes: Iterable[Shape], dtype: torch.dtype) -> Iterator[BenchCase]:
+    """A case for each shape; large ones are made one at a time."""
+    return (bench_case(device, shape, dtype) for shape in shapes)
 
 
 def _attention_case(normal: Callable[..., torch.Tensor], shape: AttentionShape, dtype: torch.dtype) -> BenchCase:

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,8 +14,9 @@ import torch
 
 from topsieve_kernels.backend import HAS_TRITON
 from topsieve_kernels.bench import SCHEMA_VERSION
-from topsieve_kernels.bench.cases import BenchCase
+from topsieve_kernels.bench.cases import BenchCase, bench_case
 from topsieve_kernels.bench.floors import Ceilings
+from topsieve_kernels.bench.shapes import Shape
 from topsieve_kernels.bench.timing import Timer, Timing
 
 _NUMBER: dict[str, Any] = {"type": "number", "minimum": 0}
@@ -37,7 +39,7 @@ _TIMING: dict[str, Any] = {
 SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "type": "object",
-    "required": ["schema_version", "date", "dtype", "machine", "ceilings", "clock_before", "clock_after", "rows"],
+    "required": ["schema_version", "date", "dtype", "machine", "ceilings", "clock_before", "clock_after", "rows", "failed"],
     "additionalProperties": False,
     "properties": {
         "schema_version": {"const": SCHEMA_VERSION},
@@ -48,6 +50,16 @@ SCHEMA: dict[str, Any] = {
             "type": "object",
             "required": ["copy_bytes_per_s", "matmul_flops_per_s"],
             "properties": {"copy_bytes_per_s": _NUMBER, "matmul_flops_per_s": _NUMBER},
+        },
+        # Shapes that could not be run at all, and why; the others are measured all the same.
+        "failed": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["kernel", "shape", "error"],
+                "additionalProperties": False,
+                "properties": {name: {"type": "string"} for name in ("kernel", "shape", "error")},
+            },
         },
         "clock_before": {"type": "object", "additionalProperties": {"type": "string"}},
         "clock_after": {"type": "object", "additionalProperties": {"type": "string"}},
@@ -130,12 +142,38 @@ def measure(case: BenchCase, ceilings: Ceilings, timer: Timer, clock: dict[str, 
     }
 
 
+def measure_all(
+    shapes: Iterable[Shape],
+    device: str,
+    dtype: torch.dtype,
+    ceilings: Ceilings,
+    timer: Timer,
+    clock: Callable[[], dict[str, str]],
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Measure every shape; the rows, and the shapes that could not be run with their reasons."""
+    rows: list[dict[str, Any]] = []
+    failed: list[dict[str, str]] = []
+    for shape in shapes:
+        try:
+            rows.append(measure(bench_case(device, shape, dtype), ceilings, timer, clock()))
+            outcome = f"{rows[-1]['ours']['median_us']:.1f} us"
+        except Exception as error:
+            # Whatever one shape runs into, minutes on a GPU are too dear to lose the others.
+            first_line, *_ = str(error).strip().splitlines() or [""]
+            outcome = f"{type(error).__name__}: {first_line}"
+            failed.append({"kernel": shape.kernel, "shape": str(shape), "error": outcome})
+        say(f"{shape.kernel} {shape}: {outcome}")
+    return rows, failed
+
+
 def _timing(timing: Timing) -> dict[str, Any]:
     return {**asdict(timing), "board_energy_uj": timing.board_energy_uj}
 
 
 def document(
     rows: list[dict[str, Any]],
+    failed: list[dict[str, str]],
     ceilings: Ceilings,
     device: str,
     dtype: str,
@@ -162,6 +200,7 @@ def document(
         "clock_before": before,
         "clock_after": after,
         "rows": rows,
+        "failed": failed,
     }
 
 
@@ -189,6 +228,7 @@ def table(result: dict[str, Any]) -> str:
                     f"    {name:<70} {baseline['timing']['median_us']:>10.1f} {'':>31} "
                     f"{_power(baseline['timing'])} {baseline['ours_over_baseline']:>10.2f}"
                 )
+    lines += [f"{found['kernel']:<22} {found['shape']:<44} FAILED {found['error']}" for found in result["failed"]]
     for name in ("clock_before", "clock_after"):
         lines.append(f"{name}: " + (", ".join(f"{key} {value}" for key, value in result[name].items()) or "not known"))
     return "\n".join(lines)

@@ -130,9 +130,23 @@ def _print_list() -> None:
     print()
     print_table(
         "platforms",
-        [("name", "left"), ("machine", "left"), ("GFLOP/s", "right"), ("GB/s", "right")],
         [
-            [name, platform.title, f"{platform.peak_gflops.value:,.0f}", f"{platform.bandwidth_gb_per_s.value:,.1f}"]
+            ("name", "left"),
+            ("", "left"),
+            ("machine", "left"),
+            ("GFLOP/s", "right"),
+            ("GB/s", "right"),
+            ("board W", "right"),
+        ],
+        [
+            [
+                name,
+                platform.kind,
+                platform.title,
+                f"{platform.peak_gflops.value:,.0f}",
+                f"{platform.bandwidth_gb_per_s.value:,.1f}",
+                f"{platform.board_power_w.value:,.0f}" if platform.board_power_w else "",
+            ]
             for name, platform in ((name, load_platform(name)) for name in platform_names())
         ],
     )
