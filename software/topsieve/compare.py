@@ -194,6 +194,7 @@ def compare(
     KeyboardInterrupt
         Ctrl-C; its text says what is kept.
     """
+    gpu = question.gpu or load_gpu()
     folder = made_folder(out)
     done = 0
     try:
@@ -214,7 +215,6 @@ def compare(
             if former:
                 progress(f"{place}: kept from an earlier run")
             done = number
-        gpu = question.gpu or load_gpu()
         ran = tuple(_beside(result, gpu) for result in results if REFUSED_KEY not in result)
         refused = {result["method"]: result[REFUSED_KEY] for result in results if REFUSED_KEY in result}
         if not ran:
