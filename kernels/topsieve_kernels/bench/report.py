@@ -120,8 +120,8 @@ def measure(case: BenchCase, ceilings: Ceilings, timer: Timer, clock: dict[str, 
     for name, call in case.baselines.items():
         try:
             timing = timer(call)
-        except (RuntimeError, ValueError) as error:
-            baselines[name] = {"unavailable": str(error).strip().splitlines()[0]}
+        except Exception as error:  # of a vendor, a compiler or a mask that this machine's version does not know
+            baselines[name] = {"unavailable": _reason(error)}
             continue
         baselines[name] = {"timing": _timing(timing), "ours_over_baseline": ours.median_us / timing.median_us}
     return {
@@ -160,11 +160,15 @@ def measure_all(
             outcome = f"{rows[-1]['ours']['median_us']:.1f} us"
         except Exception as error:
             # Whatever one shape runs into, minutes on a GPU are too dear to lose the others.
-            first_line, *_ = str(error).strip().splitlines() or [""]
-            outcome = f"{type(error).__name__}: {first_line}"
+            outcome = _reason(error)
             failed.append({"kernel": shape.kernel, "shape": str(shape), "error": outcome})
         say(f"{shape.kernel} {shape}: {outcome}")
     return rows, failed
+
+
+def _reason(error: Exception) -> str:
+    first_line, *_ = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {first_line}"
 
 
 def _timing(timing: Timing) -> dict[str, Any]:
