@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -256,6 +257,55 @@ def test_beams_are_the_likeliest_continuations(decoder):
     assert cache.layers[0].keys.shape[:1] == (256,)
     narrow, _ = simultaneous.beam_search(decoder, decoder.fresh(), prompt, 1, 6)
     assert narrow[0].tolist() == decoder.greedy(prompt, 6)
+
+
+def test_beams_end_at_the_mark(decoder):
+    """Against all texts of up to two tokens before the mark: with as many beams as tokens the search is exhaustive."""
+    prompt, stop = prompts(1, 8, 0)[0], 32
+    found, likelihood, steps = simultaneous.beam_search_until(decoder, decoder.fresh(), prompt, 256, stop, 2)
+    logits = decoder.forward(torch.tensor([[*prompt, token] for token in range(256)]), decoder.fresh()).double()
+    first, second = logits[0, -2].log_softmax(-1), logits[:, -1].log_softmax(-1)
+    ends = {(): float(first[stop])}
+    for token in range(256):
+        if token != stop:
+            ends[token,] = float(first[token] + second[token, stop]) / 2
+            ends |= {
+                (token, other): float(first[token] + second[token, other]) / 2 for other in range(256) if other != stop
+            }
+    best = max(ends, key=lambda text: ends[text])
+    assert (tuple(found), steps) == (best, 1)
+    assert likelihood == pytest.approx(ends[best], abs=1e-5)
+    greedy = decoder.greedy(prompt, 40)
+    single, _, steps = simultaneous.beam_search_until(decoder, decoder.fresh(), prompt, 1, stop, 40)
+    assert steps >= len(single)
+    assert single == greedy[: len(single)]
+
+
+def test_the_model_decides_to_read_or_to_write(decoder):
+    source = simultaneous.chunks(prompts(1, 200, 4)[0], 3)[2:8]
+    config = simultaneous.Simultaneous(policy="east", beams=2, slack=3)
+    kept, anew = (simultaneous.deciding(decoder, source, replace(config, reuse=reuse)) for reuse in (True, False))
+    assert [(read.written, read.steps) for read in kept] == [(read.written, read.steps) for read in anew]
+    assert [read.ran for read in anew] == [read.prompt for read in kept]
+    text, waiting = list(b"Translate with low latency.\n"), 0
+    reads, written = iter(kept), []
+    for number, chunk in enumerate(source):
+        text += [32] * bool(waiting) + chunk[:-1]
+        read, waiting = next(reads), waiting + 3
+        assert (read.prompt, read.steps) == (len(text), 0)
+        if decoder.greedy(text, 1) == [10] or number == len(source) - 1:
+            text.append(10)
+            write = next(reads)
+            assert (write.prompt, write.ran) == (len(text), 1)
+            assert len(write.written) <= 2 * (waiting + 3)
+            assert 10 not in write.written
+            text += [*write.written, 10]
+            written.append(number)
+            waiting = 0
+    assert next(reads, None) is None
+    assert 1 < len(written) < len(source), "else it would not have decided"
+    outcome = replace(config, sequences=1, reads=4).run()
+    assert outcome.changed.query_rows < outcome.plain.query_rows
 
 
 def test_kept_cache_writes_what_reading_anew_writes(decoder):
