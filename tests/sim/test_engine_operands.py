@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from topsieve_sim.arch import AcceleratorConfig, load_config
 from topsieve_sim.engine import simulate
-from topsieve_sim.golden.attention import machine_attention, quantise_operands
+from topsieve_sim.golden.attention import attention_probabilities, machine_attention, quantise_operands
 from topsieve_sim.golden.progressive import integer_threshold
 from topsieve_sim.stepped.attention import SteppedAttention
 from topsieve_sim.timing.attention import AttentionGroup
@@ -119,9 +119,9 @@ def test_equal_sequences_cost_the_same_and_are_decided_once(monkeypatch: pytest.
 
     def counted(*arguments: object, **named: object) -> object:
         calls.append(1)
-        return machine_attention(*arguments, **named)  # type: ignore[arg-type]
+        return attention_probabilities(*arguments, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("topsieve_sim.engine.attention.machine_attention", counted)
+    monkeypatch.setattr("topsieve_sim.engine.attention.attention_probabilities", counted)
     four = simulate(Trace(ops, operands), TINY)
     assert len(calls) == 1
     assert four.cycles == 4 * simulate(one, TINY).cycles

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topsieve_sim.arch import AcceleratorConfig
-from topsieve_sim.closed_form.facts import Facts, Single, facts_of, refuse
+from topsieve_sim.closed_form.facts import (
+    Content,
+    Facts,
+    Single,
+    content_name,
+    content_of,
+    facts_name,
+    facts_of,
+    refuse,
+)
 from topsieve_sim.closed_form.rows import Machines, descriptor_cycles
 from topsieve_sim.energy import Action, action_energies_pj, area_um2, memory_bits
 from topsieve_sim.energy.components import Key
-from topsieve_sim.engine.attention import decisive
 from topsieve_sim.engine.ledger import Cost
 from topsieve_sim.engine.program import Program, prepare
 from topsieve_sim.engine.singles import at_operation, single_cost
@@ -27,8 +36,11 @@ from topsieve_sim.trace.ops import TopK
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 
-# Sets of decisions that are remembered; each holds its rows.
-_REMEMBERED = 16
+T = TypeVar("T")
+
+# How much is remembered: probabilities in as many formats, and rows with as many sets of selections.
+_REMEMBERED_CONTENTS = 4
+_REMEMBERED_FACTS = 32
 
 
 @dataclass(frozen=True)
@@ -63,45 +75,62 @@ class ClosedForm:
     def __init__(self, trace: Trace | Program, *, seed: int = 0) -> None:
         self._program = trace if isinstance(trace, Program) else prepare(trace)
         self._seed = seed
-        self._facts: dict[str, Facts] = {}
+        self._contents: dict[Hashable, Content] = {}
+        self._facts: dict[Hashable, Facts] = {}
 
     def estimate(self, configs: Sequence[AcceleratorConfig]) -> Estimates:
-        """Costs on each of `configs`; fastest where many differ in nothing but speeds and widths.
+        """Costs on each of `configs`; fastest where many share number formats, or those and the top-k engine.
 
         Raises
         ------
         InputError
             a memory model other than `ideal`, a descriptor that does not fit a machine, or an unknown technology.
         """
-        alike: dict[str, list[int]] = {}
+        alike: dict[Hashable, dict[Hashable, list[int]]] = {}
         for place, config in enumerate(configs):
             refuse(config)
-            alike.setdefault(decisive(config), []).append(place)
+            content, facts_alike = content_name(self._program, config), facts_name(self._program, config)
+            alike.setdefault(content, {}).setdefault(facts_alike, []).append(place)
         count = len(configs)
         cycles, dram_bytes, rows, twice = (np.zeros(count, np.int64) for _ in range(4))
         energy, area = np.zeros(count), np.zeros(count)
-        for name, where in alike.items():
+        for name, where in (item for same_content in alike.values() for item in same_content.items()):
             members = [configs[place] for place in where]
             facts = self._facts_of(name, members[0])
             found = _attention_cycles(facts, members)
-            rows[where], twice[where] = facts.query_rows, facts.lsb_rows
+            rows[where], twice[where] = facts.content.query_rows, facts.content.lsb_rows
             for place, config, attention in zip(where, members, found.tolist(), strict=True):
                 others = _Others(facts, config)
+                written = facts.output_bytes(config)
                 cycles[place] = attention + others.cycles
-                dram_bytes[place] = facts.dram_bytes + others.dram_bytes
-                energy[place] = _energy_pj(facts, others, config, int(cycles[place]))
+                dram_bytes[place] = facts.content.read_bytes + written + others.dram_bytes
+                energy[place] = _energy_pj(facts.actions(config, written), others, config, int(cycles[place]))
                 area[place] = math.fsum(area_um2(config).values())
         latency = np.array(
             [config.microseconds(taken) for config, taken in zip(configs, cycles.tolist(), strict=True)], np.float64
         )
         return Estimates(cycles, latency, dram_bytes, energy, area, rows, twice)
 
-    def _facts_of(self, name: str, config: AcceleratorConfig) -> Facts:
-        facts = self._facts.pop(name, None) or facts_of(self._program, config, self._seed)
-        while len(self._facts) >= _REMEMBERED:
-            self._facts.pop(next(iter(self._facts)))
-        self._facts[name] = facts
-        return facts
+    def _facts_of(self, name: Hashable, config: AcceleratorConfig) -> Facts:
+        def found() -> Facts:
+            content = _remembered(
+                self._contents,
+                content_name(self._program, config),
+                _REMEMBERED_CONTENTS,
+                lambda: content_of(self._program, config),
+            )
+            return facts_of(content, config, self._seed)
+
+        return _remembered(self._facts, name, _REMEMBERED_FACTS, found)
+
+
+def _remembered(known: dict[Hashable, T], name: Hashable, limit: int, find: Callable[[], T]) -> T:
+    """`known[name]`, found where it is missing; the `limit` that were last asked for stay."""
+    found = known.pop(name) if name in known else find()
+    while len(known) >= limit:
+        known.pop(next(iter(known)))
+    known[name] = found
+    return found
 
 
 def estimate(trace: Trace | Program, configs: Sequence[AcceleratorConfig], *, seed: int = 0) -> Estimates:
@@ -168,9 +197,9 @@ class _Others:
                 self.actions[key] += count * number
 
 
-def _energy_pj(facts: Facts, others: _Others, config: AcceleratorConfig, cycles: int) -> float:
+def _energy_pj(attention: Mapping[Key, int], others: _Others, config: AcceleratorConfig, cycles: int) -> float:
     energies = action_energies_pj(config)
-    total = math.fsum(energies[key] * count for key, count in facts.actions.items())
+    total = math.fsum(energies[key] * count for key, count in attention.items())
     total += math.fsum(energies[key] * count for key, count in others.actions.items())
     leak = math.fsum(energies[component, Action.LEAK_CYCLE] for component in memory_bits(config))
     return total + cycles * leak

@@ -6,20 +6,27 @@ import hashlib
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topsieve_sim.arch import AcceleratorConfig, MemoryModel
+from topsieve_sim.arch.formats import NumberFormats
 from topsieve_sim.closed_loop.loop import TokenPlaces
 from topsieve_sim.energy import Action, Component
 from topsieve_sim.engine.closed_loop import MemoryCosts, closed_loop_times, token_places
 from topsieve_sim.engine.ledger import Actions, Cost, UnitCycles
 from topsieve_sim.engine.program import AttentionWork, Program
-from topsieve_sim.engine.selection import Selections, drawn_selections, joined, selections
+from topsieve_sim.engine.selection import Selections, drawn_selections, selections
 from topsieve_sim.engine.singles import at_operation
 from topsieve_sim.errors import InputError
-from topsieve_sim.golden.attention import kept_mask, machine_attention, quantise_operands
+from topsieve_sim.golden.attention import (
+    attention_probabilities,
+    kept_mask,
+    quantise_score_operands,
+    require_capacity,
+)
 from topsieve_sim.golden.progressive import integer_threshold
 from topsieve_sim.report import Traffic, Unit
 from topsieve_sim.timing import attention as timing
@@ -66,44 +73,35 @@ class Decisions:
         """Rows that are computed twice."""
         return int(self.lsb.sum())
 
-    @cached_property
-    def lsb_keys(self) -> int:
-        """Keys of the rows that are computed twice."""
-        return int(self.row_keys[self.lsb].sum())
 
+# `Attended` of groups, `Decisions`, and the selections that were last made of each, by what they depend on.
+Memo = dict[Hashable, Any]
 
-Memo = dict[Hashable, Decisions]
-
-# Fields of a configuration that decide no second pass, no survivor and no selection: machines that differ in nothing else
-# share decisions.
-_UNDECISIVE = (
-    "name",
-    "clock_mhz",
-    "double_buffer",
-    "dot_product",
-    "weighted_sum",
-    "softmax",
-    "importance",
-    "technology",
-)
+# Widths that no probability depends on.
+_AFTER_PROBABILITIES = {"value_bits", "output_bits", "token_importance_bits", "head_importance_bits"}
 _DECIDED_MACHINES = 4
 
 
-def decisive(config: AcceleratorConfig) -> str:
-    """Equal for machines on which the data decides alike."""
-    data = config.model_dump(mode="json", exclude=set(_UNDECISIVE))
-    return repr(data | {"memory": config.memory.model.value})
+def attending(program: Program, config: AcceleratorConfig) -> Hashable:
+    """Equal for machines on which the data gives equal probabilities and second passes."""
+    if not program.trace.operands:
+        return (config.capacity, config.progressive.enabled)
+    formats = config.formats.model_dump(exclude=_AFTER_PROBABILITIES)
+    return (config.capacity, config.progressive.enabled, *formats.values())
 
 
 def memo_of(program: Program, config: AcceleratorConfig) -> Memo:
     """What `program` has decided on machines like `config` before; a few such machines are remembered."""
-    name = decisive(config)
+    name = attending(program, config)
     memo: Memo | None = program.decided.pop(name, None)
     while memo is None and len(program.decided) >= _DECIDED_MACHINES:
         program.decided.pop(next(iter(program.decided)))
-    memo = {} if memo is None else memo
+    memo = {_DIGESTS: program.digests} if memo is None else memo
     program.decided[name] = memo
     return memo
+
+
+_DIGESTS = "digests"
 
 
 class Assumptions:
@@ -120,19 +118,9 @@ def decide(work: AttentionWork, trace: Trace, config: AcceleratorConfig, memo: M
     op = work.query_key
     progressive = _progressive(work, config)
     selects = work.kept < op.keys
-    if (progressive or selects) and (work.groups[0].start, "query") in trace.operands:
-        parts = [_computed(group, progressive, trace, config, memo) for group in work.groups]
-        if len(parts) == 1:
-            return parts[0]
-        return Decisions(
-            tuple(part.name for part in parts),
-            np.concatenate([part.row_keys for part in parts]),
-            np.concatenate([part.lsb for part in parts]),
-            joined([part.selection for part in parts if part.selection is not None]) if selects else None,
-            np.concatenate([part.survivors for part in parts if part.survivors is not None])
-            if parts[0].survivors is not None
-            else None,
-        )
+    attended = attend(work, trace, config, memo)
+    if attended is not None:
+        return _selected(attended, work.kept, config, memo)
     assumed.no_second_pass |= progressive and op.lsb_rows < 0
     assumed.drawn_values |= selects
     lsb_rows = tuple(group.query_key.lsb_rows for group in work.groups) if progressive else ()
@@ -143,7 +131,7 @@ def decide(work: AttentionWork, trace: Trace, config: AcceleratorConfig, memo: M
         if any(count > 0 for count in lsb_rows):
             lsb = np.concatenate([_given_lsb_rows(count, work) for count in lsb_rows])
         memo[name] = Decisions(name, row_keys, lsb, None)
-    return memo[name]
+    return cast("Decisions", memo[name])
 
 
 def _row_keys(op: QueryKey) -> NDArray[np.int64]:
@@ -167,47 +155,107 @@ def _given_lsb_rows(count: int, work: AttentionWork) -> NDArray[np.bool_]:
     return flags.T.reshape(-1)
 
 
-def _computed(
+@dataclass(frozen=True)
+class Attended:
+    """What the operands of a descriptor decide, whatever the top-k engine.
+
+    scores : uint16 [sum of row_keys], probabilities of the rows one after the other, or None where nothing is selected.
+    The others are as in `Decisions`.
+    """
+
+    name: Hashable
+    row_keys: NDArray[np.int64]
+    lsb: NDArray[np.bool_]
+    scores: NDArray[np.uint16] | None
+    survivors: NDArray[np.int64] | None
+
+
+def attend(work: AttentionWork, trace: Trace, config: AcceleratorConfig, memo: Memo) -> Attended | None:
+    """What the golden model finds for a descriptor, or None where no decision asks for it or operands are missing."""
+    progressive = _progressive(work, config)
+    if not (progressive or work.kept < work.query_key.keys) or (work.groups[0].start, "query") not in trace.operands:
+        return None
+    parts = [_attended(group, progressive, trace, config, memo) for group in work.groups]
+    if len(parts) == 1:
+        return parts[0]
+    name = tuple(part.name for part in parts)
+    if name not in memo:
+        scores = [part.scores for part in parts if part.scores is not None]
+        survivors = [part.survivors for part in parts if part.survivors is not None]
+        memo[name] = Attended(
+            name,
+            np.concatenate([part.row_keys for part in parts]),
+            np.concatenate([part.lsb for part in parts]),
+            np.concatenate(scores) if scores else None,
+            np.concatenate(survivors) if survivors else None,
+        )
+    return cast("Attended", memo[name])
+
+
+def _selected(attended: Attended, kept: int, config: AcceleratorConfig, memo: Memo) -> Decisions:
+    """With the times of the machine's own top-k engine; those of the last engine are remembered."""
+    place = ("selected", attended.name)
+    engine, decisions = memo.get(place, (None, None))
+    if decisions is None or (attended.scores is not None and engine != config.topk):
+        selection = None
+        if attended.scores is not None:
+            counts = np.full(attended.row_keys.size, kept)
+            scores = attended.scores.astype(np.int64)
+            selection = selections(config, attended.row_keys, counts, scores, config.formats.probability_bits)
+        decisions = Decisions(attended.name, attended.row_keys, attended.lsb, selection, attended.survivors)
+        memo[place] = (config.topk, decisions)
+    return cast("Decisions", decisions)
+
+
+def _attended(
     group: AttentionGroup, progressive: bool, trace: Trace, config: AcceleratorConfig, memo: Memo
-) -> Decisions:
-    """What the golden model decides for one group."""
-    place = ("group", group.start, progressive)
+) -> Attended:
+    op, kept = group.query_key, group.probability_value.kept
+    place = ("group", group.start, progressive, kept)
     if place in memo:
-        return memo[place]
-    op = group.query_key
-    kept = group.probability_value.kept
-    operands = [trace.operands.get((group.start, name)) for name in ("query", "key", "bias")]
-    operands.append(trace.operands[group.stop - 1, "value"])
-    digest = hashlib.blake2b(repr((progressive, op.threshold, op.causal, kept)).encode(), digest_size=16)
-    for operand in operands:
-        digest.update(repr(operand if operand is None else operand.shape).encode())
-        digest.update(b"" if operand is None else np.ascontiguousarray(operand).data)
-    name = digest.digest()
+        return cast("Attended", memo[place])
+    name = _digest(group, progressive, trace, memo)
     if name in memo:
-        return memo.setdefault(place, memo[name])
-    query, key, bias, value = operands
-    assert query is not None
-    assert key is not None
-    assert value is not None
-    threshold = integer_threshold(op.threshold, config.formats) if progressive else 0
+        return cast("Attended", memo.setdefault(place, memo[name]))
+    require_capacity(op.keys, config)
     rows = op.heads * op.queries
     row_keys = _row_keys(op)
     seen = np.arange(op.keys) < row_keys[:, None]
-    result = machine_attention(
-        quantise_operands(query, key, value, config.formats, bias),
-        config,
-        threshold,
+    query, key, bias = (trace.operands.get((group.start, operand)) for operand in ("query", "key", "bias"))
+    assert query is not None
+    assert key is not None
+    probability, lsb_rows = attention_probabilities(
+        quantise_score_operands(query, key, config.formats, bias),
+        config.formats,
+        config.capacity,
+        integer_threshold(op.threshold, config.formats) if progressive else 0,
         valid=seen.reshape(op.heads, op.queries, op.keys) if op.causal else None,
     )
-    selection = survivors = None
+    scores = survivors = None
     if kept < op.keys:
         # Query heads that share a key-value head are neighbours: [heads, queries] is already in the order of the rows.
-        scores = result.probability.reshape(rows, op.keys)[seen]
-        selection = selections(config, row_keys, np.full(rows, kept), scores, config.formats.probability_bits)
+        probability = probability.reshape(rows, op.keys)
+        scores = probability[seen].astype(np.uint16)
         if op.queries * op.heads == op.kv_heads:
-            survivors = np.nonzero(kept_mask(result.probability.reshape(rows, op.keys), kept))[1].reshape(rows, kept)
-    memo[name] = memo[place] = Decisions(name, row_keys, result.lsb_rows.reshape(-1), selection, survivors)
-    return memo[name]
+            survivors = np.nonzero(kept_mask(probability, kept))[1].reshape(rows, kept)
+    memo[name] = memo[place] = Attended(name, row_keys, lsb_rows.reshape(-1), scores, survivors)
+    return cast("Attended", memo[name])
+
+
+def _digest(group: AttentionGroup, progressive: bool, trace: Trace, memo: Memo) -> bytes:
+    """Equal for groups of equal shape and content."""
+    op, kept = group.query_key, group.probability_value.kept
+    digests: dict[Hashable, bytes] = memo.setdefault(_DIGESTS, {})
+    place = (group.start, progressive, kept)
+    if place not in digests:
+        found = hashlib.blake2b(repr((progressive, op.threshold, op.causal, kept)).encode(), digest_size=16)
+        for name in ("query", "key", "bias"):
+            operand = trace.operands.get((group.start, name))
+            found.update(repr(operand if operand is None else operand.shape).encode())
+            found.update(b"" if operand is None else np.ascontiguousarray(operand).data)
+        found.update(repr((op.kv_heads, op.heads)).encode())
+        digests[place] = found.digest()
+    return digests[place]
 
 
 def attention_costs(
@@ -270,7 +318,7 @@ def attention_costs(
             traffic = {kind: size for kind, size in zip(ATTENTION_TRAFFIC, moved, strict=True) if size}
             actions += (memory_actions(known[content], sum(moved), int(memory.activates[place])),)
         if descriptor.kept < descriptor.query_key.keys:
-            actions += (selection_actions(decided, int(chosen.cycles.sum()), config),)
+            actions += (selection_actions(decided.keys, int(chosen.cycles.sum()), config),)
         units = _unit_cycles(descriptor, decided, int(times.cycles[place]), times.unit_cycles[place].tolist())
         costs.append(Cost(int(times.cycles[place]), units, traffic, actions))
     return costs
@@ -339,61 +387,120 @@ def _unit_cycles(
     return units
 
 
-def attention_actions(
-    work: AttentionWork, decided: Decisions, config: AcceleratorConfig, traffic: dict[Traffic, int]
-) -> dict[tuple[Component, Action], int]:
-    """Energy events of one descriptor; a discarded first pass costs scores and exponentials again."""
+class StoredWidths(NamedTuple):
+    """Bits of an element as it comes from memory, and whether first passes see the MSB plane alone."""
+
+    key_msb: int
+    key_lsb: int
+    value: int
+    progressive: bool
+
+
+class Events(NamedTuple):
+    """What a descriptor, or several of equal `StoredWidths`, does: counts that no width of the datapath is in.
+
+    read_bits, written_bits : of the memory. key_elements, lsb_elements, value_elements : fetched. once, twice : keys times
+    head_dim of first passes that count or are dropped, and of second ones. scored, final : keys of all passes, of those that
+    count. started_rows : rows of all passes. kept_elements : of weighted sums. accumulated : importance. outputs : summed.
+    """
+
+    read_bits: int
+    written_bits: int
+    key_elements: int
+    lsb_elements: int
+    value_elements: int
+    once: int
+    twice: int
+    scored_elements: int
+    scored: int
+    final: int
+    started_rows: int
+    kept_elements: int
+    accumulated: int
+    outputs: int
+
+
+def stored_widths(work: AttentionWork, config: AcceleratorConfig) -> StoredWidths:
+    """Widths of the descriptor's operands in memory; behind fetchers all have the datapath's."""
     op, formats = work.query_key, config.formats
-    group = work.groups[0]
-    rows = decided.row_keys.size
-    final, repeated = decided.keys, decided.lsb_keys
-    started_rows = rows + decided.lsb_rows
-    scored = final + repeated
-    kept = int(np.minimum(decided.row_keys, work.kept).sum())
     progressive = _progressive(work, config)
-    # An operand wider than the datapath is narrowed on its way into the buffer; behind fetchers all have its widths.
-    stored_msb, stored_lsb, stored_value = op.key_msb_bits, op.key_lsb_bits, group.probability_value.value_bits
     if config.memory.has_fetchers:
-        stored_msb, stored_lsb, stored_value = formats.key_msb_bits, formats.key_lsb_bits, formats.value_bits
-    msb_bits = min(stored_msb, formats.key_bits)
-    key_bits = min(stored_msb + stored_lsb, formats.key_bits)
-    first_bits = msb_bits if progressive else key_bits
-    value_bits = min(stored_value, formats.value_bits)
-    value_rows = 8 * traffic.get(Traffic.VALUE, 0) // stored_value
-    lsb_elements = 8 * traffic.get(Traffic.KEY_LSB, 0) // max(stored_lsb, 1) if progressive else 0
-    read_bits = 8 * sum(size for kind, size in traffic.items() if kind is not Traffic.OUTPUT)
+        return StoredWidths(formats.key_msb_bits, formats.key_lsb_bits, formats.value_bits, progressive)
+    return StoredWidths(op.key_msb_bits, op.key_lsb_bits, work.groups[0].probability_value.value_bits, progressive)
+
+
+def events_of(
+    work: AttentionWork, decided: Decisions | Attended, stored: StoredWidths, traffic: Mapping[Traffic, int]
+) -> Events:
+    """Events of one descriptor; a discarded first pass costs scores and exponentials again."""
+    op, group = work.query_key, work.groups[0]
+    final, repeated = int(decided.row_keys.sum()), int(decided.row_keys[decided.lsb].sum())
+    kept = int(np.minimum(decided.row_keys, work.kept).sum())
+    accumulated = final if group.column_sum is not None else 0
+    if group.row_pick is not None:
+        accumulated += work.heads * group.row_pick.rows * op.keys
+    return Events(
+        read_bits=8 * sum(size for kind, size in traffic.items() if kind is not Traffic.OUTPUT),
+        written_bits=8 * traffic.get(Traffic.OUTPUT, 0),
+        key_elements=work.kv_heads * op.keys * op.head_dim,
+        lsb_elements=8 * traffic.get(Traffic.KEY_LSB, 0) // max(stored.key_lsb, 1) if stored.progressive else 0,
+        value_elements=8 * traffic.get(Traffic.VALUE, 0) // stored.value,
+        once=op.head_dim * final,
+        twice=op.head_dim * repeated,
+        scored_elements=op.head_dim * (final + repeated),
+        scored=final + repeated,
+        final=final,
+        started_rows=decided.row_keys.size + int(decided.lsb.sum()),
+        kept_elements=kept * op.head_dim,
+        accumulated=accumulated,
+        outputs=work.heads * op.queries * op.head_dim if group.head_sum is not None else 0,
+    )
+
+
+def actions_of(events: Events, stored: StoredWidths, formats: NumberFormats) -> dict[tuple[Component, Action], int]:
+    """Energy events in the widths of the datapath."""
+    # An operand wider than the datapath is narrowed on its way into the buffer.
+    msb_bits = min(stored.key_msb, formats.key_bits)
+    key_bits = min(stored.key_msb + stored.key_lsb, formats.key_bits)
+    first_bits = msb_bits if stored.progressive else key_bits
+    value_bits = min(stored.value, formats.value_bits)
+    scored, final = events.scored, events.final
     actions = {
-        (Component.DRAM, Action.READ_BIT): read_bits,
-        (Component.DRAM, Action.WRITE_BIT): 8 * traffic.get(Traffic.OUTPUT, 0),
-        (Component.FETCHER, Action.TRANSFER_BIT): read_bits,
-        (Component.KEY_BUFFER, Action.WRITE_BIT): work.kv_heads * op.keys * op.head_dim * first_bits
-        + lsb_elements * (key_bits - msb_bits),
-        (Component.KEY_BUFFER, Action.READ_BIT): op.head_dim * ((scored - repeated) * first_bits + repeated * key_bits),
-        (Component.DOT_PRODUCT, Action.MULTIPLY): scored * op.head_dim,
-        (Component.DOT_PRODUCT, Action.ADD): scored * op.head_dim,
+        (Component.DRAM, Action.READ_BIT): events.read_bits,
+        (Component.DRAM, Action.WRITE_BIT): events.written_bits,
+        (Component.FETCHER, Action.TRANSFER_BIT): events.read_bits,
+        (Component.KEY_BUFFER, Action.WRITE_BIT): events.key_elements * first_bits
+        + events.lsb_elements * (key_bits - msb_bits),
+        (Component.KEY_BUFFER, Action.READ_BIT): events.once * first_bits + events.twice * key_bits,
+        (Component.DOT_PRODUCT, Action.MULTIPLY): events.scored_elements,
+        (Component.DOT_PRODUCT, Action.ADD): events.scored_elements,
         (Component.DOT_PRODUCT, Action.SCALE): scored,
         (Component.SOFTMAX, Action.COMPARE): scored,
         (Component.SOFTMAX, Action.EXPONENTIAL): scored,
         (Component.SOFTMAX, Action.ADD): scored,
-        (Component.SOFTMAX, Action.RECIPROCAL): started_rows,
+        (Component.SOFTMAX, Action.RECIPROCAL): events.started_rows,
         (Component.SOFTMAX, Action.NORMALISE): final,
         (Component.SOFTMAX, Action.WRITE_BIT): scored * (formats.score_bits + formats.exponential_bits),
         (Component.SOFTMAX, Action.READ_BIT): scored * formats.score_bits + final * formats.exponential_bits,
-        (Component.VALUE_BUFFER, Action.WRITE_BIT): value_rows * value_bits,
-        (Component.VALUE_BUFFER, Action.READ_BIT): kept * op.head_dim * value_bits,
-        (Component.WEIGHTED_SUM, Action.MULTIPLY): kept * op.head_dim,
-        (Component.WEIGHTED_SUM, Action.ADD): kept * op.head_dim,
+        (Component.VALUE_BUFFER, Action.WRITE_BIT): events.value_elements * value_bits,
+        (Component.VALUE_BUFFER, Action.READ_BIT): events.kept_elements * value_bits,
+        (Component.WEIGHTED_SUM, Action.MULTIPLY): events.kept_elements,
+        (Component.WEIGHTED_SUM, Action.ADD): events.kept_elements,
     }
-    accumulated = final if group.column_sum is not None else 0
-    if group.row_pick is not None:
-        accumulated += work.heads * group.row_pick.rows * op.keys
-    if accumulated:
-        actions[Component.IMPORTANCE, Action.READ_BIT] = accumulated * formats.token_importance_bits
-        actions[Component.IMPORTANCE, Action.WRITE_BIT] = accumulated * formats.token_importance_bits
-    outputs = work.heads * op.queries * op.head_dim if group.head_sum is not None else 0
-    if accumulated + outputs:
-        actions[Component.IMPORTANCE, Action.ADD] = accumulated + outputs
+    if events.accumulated:
+        actions[Component.IMPORTANCE, Action.READ_BIT] = events.accumulated * formats.token_importance_bits
+        actions[Component.IMPORTANCE, Action.WRITE_BIT] = events.accumulated * formats.token_importance_bits
+    if events.accumulated + events.outputs:
+        actions[Component.IMPORTANCE, Action.ADD] = events.accumulated + events.outputs
     return actions
+
+
+def attention_actions(
+    work: AttentionWork, decided: Decisions, config: AcceleratorConfig, traffic: Mapping[Traffic, int]
+) -> dict[tuple[Component, Action], int]:
+    """Energy events of one descriptor."""
+    stored = stored_widths(work, config)
+    return actions_of(events_of(work, decided, stored, traffic), stored, config.formats)
 
 
 def memory_actions(useful: Actions, moved_bytes: int, activates: int) -> dict[tuple[Component, Action], int]:
@@ -406,13 +513,13 @@ def memory_actions(useful: Actions, moved_bytes: int, activates: int) -> dict[tu
 
 
 def selection_actions(
-    decided: Decisions, select_cycles_total: int, config: AcceleratorConfig
+    keys: int, select_cycles_total: int, config: AcceleratorConfig
 ) -> dict[tuple[Component, Action], int]:
-    """The local top-k engine: each busy cycle of the selector passes a row of its lanes, the filter passes all again."""
+    """The local top-k engine: each busy cycle of the selector passes a row of its lanes, the filter passes all `keys` again."""
     bits = config.formats.probability_bits
-    passed = select_cycles_total * config.topk.parallelism + decided.keys
+    passed = select_cycles_total * config.topk.parallelism + keys
     return {
-        (Component.VALUE_TOPK, Action.WRITE_BIT): (passed + decided.keys) * bits,
+        (Component.VALUE_TOPK, Action.WRITE_BIT): (passed + keys) * bits,
         (Component.VALUE_TOPK, Action.READ_BIT): passed * bits,
         (Component.VALUE_TOPK, Action.COMPARE): 2 * passed,
     }

@@ -7,6 +7,7 @@ Preparing costs more than simulating a trace without operands, so a sweep over m
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -71,14 +72,16 @@ class OpTotals:
 class Program:
     """A prepared trace: `work` in program order, and `totals` by (layer, kind).
 
-    `decided` remembers what its data decided on recent machines, see `engine.attention.memo_of`; it changes no result.
+    `decided` remembers what its data decided on recent machines, `digests` the digests of operands, see
+    `engine.attention.memo_of`; they change no result.
     """
 
     trace: Trace
     work: tuple[AttentionWork | SingleOp, ...]
     totals: dict[tuple[int, str], OpTotals]
     dense_attention_flops: int
-    decided: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    decided: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
+    digests: dict[Hashable, bytes] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def tokens(self) -> dict[tuple[int, int], int]:

@@ -96,18 +96,17 @@ def selections(
     quick = topk.selector is SelectorKind.QUICK
     _select_rows(scores, sizes, kept, quick, topk.parallelism, topk.seed, cycles, flush)
     if not quick:
-        for row in np.flatnonzero((kept > 0) & (kept < sizes)):
-            n, k = int(sizes[row]), int(kept[row])
-            if topk.selector is SelectorKind.RADIX:
-                cycles[row] = radix_cycles(n, topk.parallelism, score_bits, topk.radix_bits)
-            else:
-                cycles[row] = bitonic_cycles(n, k, topk.parallelism)
+        rows = np.flatnonzero((kept > 0) & (kept < sizes))
+        # Equal lengths and counts take equally long.
+        shapes, which = np.unique(sizes[rows] << 32 | kept[rows], return_inverse=True)
+        taken = [
+            radix_cycles(shape >> 32, topk.parallelism, score_bits, topk.radix_bits)
+            if topk.selector is SelectorKind.RADIX
+            else bitonic_cycles(shape >> 32, shape & 0xFFFFFFFF, topk.parallelism)
+            for shape in shapes.tolist()
+        ]
+        cycles[rows] = np.array(taken, np.int64)[which]
     return Selections(cycles, flush)
-
-
-def joined(parts: list[Selections]) -> Selections:
-    """The rows of all `parts`, one part after the other."""
-    return Selections(np.concatenate([part.cycles for part in parts]), np.concatenate([part.flush for part in parts]))
 
 
 def drawn_selections(

@@ -32,6 +32,21 @@ from topsieve_sim.golden.weighted_sum import weighted_sum
 
 
 @dataclass(frozen=True)
+class ScoreOperands:
+    """Integer operands of the scores of a group of heads.
+
+    query : int64 [heads, queries, head_dim]; key : int64 [kv_heads, keys, head_dim].
+    factor : int64 [heads] (or scalars) multiplier and shift of the scores.
+    bias : int64 [keys] in score units, or None.
+    """
+
+    query: Integers
+    key: Integers
+    factor: ScoreFactor
+    bias: Integers | None
+
+
+@dataclass(frozen=True)
 class AttentionOperands:
     """Integer operands of a group of heads and what maps them back to real numbers.
 
@@ -47,6 +62,38 @@ class AttentionOperands:
     factor: ScoreFactor
     bias: Integers | None
     value_scale: NDArray[np.float64]
+
+    @property
+    def of_scores(self) -> ScoreOperands:
+        """Without the values."""
+        return ScoreOperands(self.query, self.key, self.factor, self.bias)
+
+
+def quantise_score_operands(
+    query: ArrayLike, key: ArrayLike, formats: NumberFormats, bias: ArrayLike | None = None
+) -> ScoreOperands:
+    """The part of `quantise_operands` that probabilities depend on.
+
+    Raises
+    ------
+    InputError
+        shapes do not fit together, or a value is not finite.
+    """
+    q, k = (np.asarray(x, np.float64) for x in (query, key))
+    if q.ndim != 3 or k.ndim != 3 or q.shape[2] != k.shape[2] or q.shape[0] % k.shape[0]:
+        raise InputError(
+            "shapes of query and key do not fit",
+            value=(q.shape, k.shape),
+            allowed="[heads, queries, d], [kv_heads, keys, d], heads a multiple of kv_heads",
+        )
+    q_scale, k_scale = symmetric_scale(q, formats.query_bits, (1, 2)), symmetric_scale(k, formats.key_bits, (1, 2))
+    shared = q.shape[0] // k.shape[0]
+    return ScoreOperands(
+        query=quantise(q, q_scale, formats.query_bits),
+        key=quantise(k, k_scale, formats.key_bits),
+        factor=score_factor(q_scale[:, 0, 0], np.repeat(k_scale[:, 0, 0], shared), q.shape[2], formats),
+        bias=None if bias is None else quantise_bias(bias, formats),
+    )
 
 
 def quantise_operands(
@@ -70,18 +117,14 @@ def quantise_operands(
             value=(q.shape, k.shape, v.shape),
             allowed="[heads, queries, d], [kv_heads, keys, d] twice, heads a multiple of kv_heads",
         )
-    q_scale, k_scale, v_scale = (
-        symmetric_scale(x, bits, (1, 2))
-        for x, bits in ((q, formats.query_bits), (k, formats.key_bits), (v, formats.value_bits))
-    )
-    shared = q.shape[0] // k.shape[0]
-    factor = score_factor(q_scale[:, 0, 0], np.repeat(k_scale[:, 0, 0], shared), q.shape[2], formats)
+    scored = quantise_score_operands(q, k, formats, bias)
+    v_scale = symmetric_scale(v, formats.value_bits, (1, 2))
     return AttentionOperands(
-        query=quantise(q, q_scale, formats.query_bits),
-        key=quantise(k, k_scale, formats.key_bits),
+        query=scored.query,
+        key=scored.key,
         value=quantise(v, v_scale, formats.value_bits),
-        factor=factor,
-        bias=None if bias is None else quantise_bias(bias, formats),
+        factor=scored.factor,
+        bias=scored.bias,
         value_scale=v_scale[:, 0, 0],
     )
 
@@ -123,6 +166,40 @@ def kept_mask(probability: Integers, kept: int) -> NDArray[np.bool_]:
     return np.asarray(rank >= border)
 
 
+def attention_probabilities(
+    operands: ScoreOperands,
+    formats: NumberFormats,
+    capacity: int,
+    threshold: int = 0,
+    valid: NDArray[np.bool_] | None = None,
+) -> tuple[Integers, NDArray[np.bool_]]:
+    """`probability` and `lsb_rows` of `attention`, which the values have no part in."""
+    shared = operands.query.shape[0] // operands.key.shape[0]
+    key = np.repeat(operands.key, shared, axis=0) if shared > 1 else operands.key
+    multiplier, shift = (np.broadcast_to(part, operands.query.shape[:1]) for part in operands.factor)
+    factor = ScoreFactor(multiplier[:, None, None], shift[:, None, None])
+    lsb_rows = np.zeros(operands.query.shape[:2], np.bool_)
+    if threshold <= 0 or formats.key_lsb_bits == 0:
+        whole = scores(dot_products(operands.query, key, formats), factor, formats, operands.bias)
+        return softmax(whole, formats, capacity, valid)[0], lsb_rows
+    first = scores(
+        dot_products(operands.query, msb_only(key, formats.key_lsb_bits), formats), factor, formats, operands.bias
+    )
+    probability, largest = softmax(first, formats, capacity, valid)
+    lsb_rows = needs_lsb(largest, threshold)
+    for head in np.flatnonzero(lsb_rows.any(axis=1)):
+        rows = np.flatnonzero(lsb_rows[head])
+        whole = scores(
+            dot_products(operands.query[head, rows], key[head], formats),
+            ScoreFactor(multiplier[head], shift[head]),
+            formats,
+            operands.bias,
+        )
+        mask = None if valid is None else np.broadcast_to(valid, probability.shape)[head, rows]
+        probability[head, rows], _ = softmax(whole, formats, capacity, mask)
+    return probability, lsb_rows
+
+
 def attention(
     operands: AttentionOperands,
     formats: NumberFormats,
@@ -141,32 +218,9 @@ def attention(
     valid : bool, broadcasts against [heads, queries, keys]: causal masks; at least one key in each row.
     """
     shared = operands.query.shape[0] // operands.key.shape[0]
-    key = np.repeat(operands.key, shared, axis=0) if shared > 1 else operands.key
     value = np.repeat(operands.value, shared, axis=0) if shared > 1 else operands.value
-    multiplier, shift = (np.broadcast_to(part, operands.query.shape[:1]) for part in operands.factor)
-    factor = ScoreFactor(multiplier[:, None, None], shift[:, None, None])
-    progressive = threshold > 0 and formats.key_lsb_bits > 0
-    lsb_rows = np.zeros(operands.query.shape[:2], np.bool_)
-    if progressive:
-        first = scores(
-            dot_products(operands.query, msb_only(key, formats.key_lsb_bits), formats), factor, formats, operands.bias
-        )
-        probability, largest = softmax(first, formats, capacity, valid)
-        lsb_rows = needs_lsb(largest, threshold)
-        for head in np.flatnonzero(lsb_rows.any(axis=1)):
-            rows = np.flatnonzero(lsb_rows[head])
-            whole = scores(
-                dot_products(operands.query[head, rows], key[head], formats),
-                ScoreFactor(multiplier[head], shift[head]),
-                formats,
-                operands.bias,
-            )
-            mask = None if valid is None else np.broadcast_to(valid, probability.shape)[head, rows]
-            probability[head, rows], _ = softmax(whole, formats, capacity, mask)
-    else:
-        whole = scores(dot_products(operands.query, key, formats), factor, formats, operands.bias)
-        probability, _ = softmax(whole, formats, capacity, valid)
-    survivors = None if kept is None or kept >= key.shape[1] else kept_mask(probability, kept)
+    probability, lsb_rows = attention_probabilities(operands.of_scores, formats, capacity, threshold, valid)
+    survivors = None if kept is None or kept >= value.shape[1] else kept_mask(probability, kept)
     weights = probability if survivors is None else np.where(survivors, probability, 0)
     output = weighted_sum(weights, value, formats)
     return AttentionResult(
@@ -222,9 +276,13 @@ def machine_attention(
     InputError
         a row is longer than the machine's capacity.
     """
-    keys = operands.key.shape[1]
+    require_capacity(operands.key.shape[1], config)
+    return attention(operands, config.formats, config.capacity, threshold, kept, valid)
+
+
+def require_capacity(keys: int, config: AcceleratorConfig) -> None:
+    """Raise `InputError` for a row of `keys` keys that is longer than the machine's capacity."""
     if keys > config.capacity:
         raise InputError(
             "a row is too long for the machine", field="keys", value=keys, allowed=f"1 to {config.capacity}"
         )
-    return attention(operands, config.formats, config.capacity, threshold, kept, valid)

@@ -111,12 +111,15 @@ def score_factor(
     return ScoreFactor(multiplier, shift)
 
 
-# Below this many multiplications the threads of the float library cost more than they save on a busy machine.
+# The float library uses one thread for a matrix of up to this many multiplications. Beyond, its threads cost more than
+# they save on a busy machine, until there are `_THREADED_PRODUCTS` in all.
+_ALONE_PRODUCTS = 1 << 18
 _THREADED_PRODUCTS = 1 << 24
 
 
 def exact_matmul(a: Integers, b: Integers, magnitude_bits: int) -> Integers:
-    """Integer matrix product; large ones in float64, exact where `magnitude_bits` <= 53 bound every sum."""
-    if magnitude_bits <= 53 and a.size * b.shape[-1] >= _THREADED_PRODUCTS:
+    """Integer matrix product; in float64, which is faster, where `magnitude_bits` <= 53 bound every sum: it is exact."""
+    alone = math.prod(a.shape[-2:]) * b.shape[-1] <= _ALONE_PRODUCTS
+    if magnitude_bits <= 53 and (alone or a.size * b.shape[-1] >= _THREADED_PRODUCTS):
         return (a.astype(np.float64) @ b.astype(np.float64)).astype(np.int64)
     return a @ b
