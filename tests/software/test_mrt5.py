@@ -14,10 +14,20 @@ from transformers import T5Config, T5EncoderModel
 import topsieve
 from software.encoders import ragged_batch, tiny_encoder
 from software.toy_encoder import SHAPE, batch, run
-from topsieve.delete_gate.soft import ShareController, deleted_share, deletion_loss, soft_mask
+from topsieve.delete_gate.segments import BYTE_SEPARATORS, segments
+from topsieve.delete_gate.soft import (
+    ShareController,
+    deleted_share,
+    deletes_hard,
+    deletion_loss,
+    gumbel_noise,
+    score_penalty,
+    soft_mask,
+)
 from topsieve.methods import build
+from topsieve.models.attention import softmax_one
 from topsieve.reduction import Budget, Context, Signal
-from topsieve.reduction.scorers import DeleteGate
+from topsieve.reduction.scorers import DeleteGate, FixedGate, RandomGate
 from topsieve.reduction.scorers.delete_gate import EPSILON, gate_unit
 from topsieve.reduction.selectors import Undeleted
 from topsieve_sim.errors import InputError
@@ -68,6 +78,100 @@ def test_a_gate_at_the_threshold_deletes_and_the_official_code_refuses_an_empty_
     assert Undeleted().select(gone, Budget(threshold=-15.0), context(valid)).keep.tolist() == [[0]]
     with pytest.raises(InputError, match="deletes every token"):
         Undeleted(True).select(gone, Budget(threshold=-15.0), context(valid))
+
+
+@given(
+    st.lists(st.integers(1, 12), min_size=1, max_size=4), st.integers(0, 1000), st.sampled_from([0.0, 0.3, 0.5, 1.0])
+)
+@settings(max_examples=30, deadline=None)
+def test_the_plain_gates_of_the_paper(lengths: list[int], seed: int, share: float) -> None:
+    """Random: int(p n) of each sequence, p from the normal distribution; fixed: the first ceil((1 - share) n) of a unit."""
+    hidden, valid = batch(lengths, seed)
+    given = context(valid, hidden)
+    p = 0.1 * float(torch.randn((), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)) + share
+    gone = RandomGate(-30.0, share, 0.1, seed).score(given) == -30
+    assert gone[valid].any() or not any(int(min(max(p, 0), 1) * n) for n in lengths)
+    assert (gone & valid).sum(-1).tolist() == [int(min(max(p, 0), 1) * n) for n in lengths]
+    draw = torch.Generator().manual_seed(seed)
+    units = torch.randint(0, 2, valid.shape, generator=draw).cumsum(-1)
+    given.signals[Signal.UNIT] = units
+    kept = FixedGate(-30.0, share).score(given) == 0
+    for row, length in enumerate(lengths):
+        wanted = []
+        for unit in dict.fromkeys(units[row, :length].tolist()):
+            places = [j for j in range(length) if units[row, j] == unit]
+            wanted += places[: math.ceil(round((1 - share) * len(places), 9))]
+        assert kept[row, :length].nonzero().flatten().tolist() == wanted
+
+
+def test_separators_end_segments_of_bytes() -> None:
+    text = "a bc,d\n\ne"
+    ids = torch.tensor([[ord(letter) + 3 for letter in text]])
+    assert segments(ids).tolist() == [[0, 0, 1, 1, 1, 2, 2, 3, 4]]
+    assert len(BYTE_SEPARATORS) == 36
+    torch.manual_seed(0)
+    model = T5EncoderModel(T5Config(vocab_size=384, d_model=64, d_kv=16, d_ff=128, num_heads=4, num_layers=4)).eval()
+    with torch.no_grad(), topsieve.reduce(model, "mrt5:layer=2,gate=fixed", units=segments(ids)) as reduced:
+        model(input_ids=ids)
+    assert reduced.positions.tolist() == [[0, 2, 3, 5, 7, 8]]
+    with torch.no_grad(), topsieve.reduce(model, "mrt5:layer=2,gate=fixed") as reduced:
+        model(input_ids=ids)
+    assert reduced.valid.sum() == len(text)
+
+
+def test_the_log_sigmoid_gate_and_its_noise() -> None:
+    hidden, valid = batch([9], 3)
+    gate = gate_unit("", SHAPE.width, 3).double()
+    logit = gate.unit(hidden * (hidden.pow(2).mean(-1, keepdim=True) + EPSILON).rsqrt())[..., 0]
+    assert (
+        DeleteGate(-30.0, "", 3, "log-sigmoid").score(context(valid, hidden)) - logit.sigmoid().log()
+    ).norm() <= 1e-12
+    noise = gumbel_noise((1, 9), torch.Generator().manual_seed(0))
+    assert (gate(hidden, -30.0, noise=noise) + 30 * (-logit - noise).sigmoid()).norm() <= 1e-12 * 30
+    many = gumbel_noise((200_000,), torch.Generator().manual_seed(1))
+    # Mean and variance of the distribution, within four of their own deviations.
+    assert abs(many.mean() - 0.5772157) < 4 * math.pi / math.sqrt(6 * 200_000)
+    assert abs(many.var() - math.pi**2 / 6) < 4 * math.sqrt((12 / 5 + 2) / 200_000) * math.pi**2 / 6
+
+
+def test_softmax_with_one_more() -> None:
+    """exp(x - m) / (sum exp(x - m) + exp(-m)), in every layer of an encoder, and shares that may come to less than one."""
+    x = torch.randn(4, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 8
+    most = x.amax(-1, keepdim=True)
+    wanted = (x - most).exp() / ((x - most).exp().sum(-1, keepdim=True) + (-most).exp())
+    assert (softmax_one(x) - wanted).norm() <= 1e-12 * wanted.norm()
+    assert softmax_one(torch.full((1, 3), -1e4)).sum() == 0
+    model, inputs = tiny_encoder(attention="eager"), ragged_batch((7, 5))
+    with torch.no_grad(), topsieve.reduce(model, "mrt5:layer=2,softmax_one=true,threshold=-40") as reduced:
+        together = model(**inputs).last_hidden_state
+    assert reduced.valid.sum() == 12
+    layer, mask = model.encoder.layer[0], inputs["attention_mask"].bool()
+    with torch.no_grad():
+        x = model.embeddings(inputs["input_ids"])
+        for layer in model.encoder.layer:
+            own = layer.attention.self
+            q, k, v = (
+                f(x).unflatten(-1, (own.num_attention_heads, -1)).transpose(1, 2)
+                for f in (own.query, own.key, own.value)
+            )
+            scores = (q @ k.transpose(2, 3) / math.sqrt(q.shape[-1])).masked_fill(~mask[:, None, None], -torch.inf)
+            attended = (scores.exp() / (1 + scores.exp().sum(-1, keepdim=True)) @ v).transpose(1, 2).flatten(2)
+            inner = layer.attention.output(attended, x)
+            x = layer.output(layer.intermediate(inner), inner)
+    assert (together[mask] - x[mask]).norm() <= 1e-5 * x[mask].norm()
+
+
+def test_what_training_adds() -> None:
+    scores = torch.tensor([[[[6.0, 9.0], [5.0, -3.0]]]])
+    assert float(score_penalty(scores, torch.ones(1, 1, 1, 2, dtype=torch.bool))) == (1 + 4) / 4
+    assert float(score_penalty(scores, torch.tensor([True, False]))) == 0.5
+    controller = ShareController(0.5, delay=2)
+    for _ in range(2):
+        controller = controller.after(0.0)
+        assert (controller.weight, controller.p, controller.i) == (0, 0, 0)
+    assert controller.after(0.0).weight == pytest.approx(0.1 * 0.5 * 0.5 + 1e-5 * 0.5)
+    draw = torch.Generator().manual_seed(0)
+    assert [deletes_hard(p, draw) for p in (0.0, 1.0)] == [False, True]
 
 
 def test_it_acts_once_before_its_layer() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from topsieve.cache.roles import Taps
-from topsieve.models.attention import QUERY_BLOCK, kept_values, largest
+from topsieve.models.attention import QUERY_BLOCK, kept_values, largest, softmax_one
 from topsieve.models.quantise import quantise_operands
 from topsieve.reduction.roles import AttentionPolicy
 
@@ -75,11 +75,11 @@ def attend(
         block = slice(start, start + QUERY_BLOCK)
         allowed = valid[:, None, :] & (columns[:, None, :] <= query_columns[None, block, None])
         allowed = allowed[:, None] if chosen is None else allowed[:, None] & chosen[:, :, block]
-        probability = _probability(query[:, :, block], first_key, allowed, scaling, bias)
+        probability = _probability(query[:, :, block], first_key, allowed, scaling, bias, policy.softmax_one)
         if lsb_rows is not None and policy.bits is not None:
             again = probability.amax(-1) < policy.bits.threshold
             lsb_rows += (again & seen_rows[:, :, block]).sum(-1)
-            whole = _probability(query[:, :, block], key, allowed, scaling, bias)
+            whole = _probability(query[:, :, block], key, allowed, scaling, bias, policy.softmax_one)
             probability = torch.where(again.unsqueeze(-1), whole, probability)
         rows = seen_rows[:, :, block, None]
         if taps.column_sum:
@@ -99,13 +99,14 @@ def attend(
     )
 
 
-def _probability(query: Tensor, key: Tensor, allowed: Tensor, scaling: float, bias: Tensor | None) -> Tensor:
+def _probability(query: Tensor, key: Tensor, allowed: Tensor, scaling: float, bias: Tensor | None, one: bool) -> Tensor:
     wide = torch.promote_types(query.dtype, torch.float32)
     scores = (torch.matmul(query, key.unsqueeze(1).transpose(2, 3)) * scaling).to(wide)
     if bias is not None:
         scores = scores + bias
     # The lowest number, not minus infinity: the rows of padding have no key at all and must not become not-a-number.
-    return scores.masked_fill(~allowed, torch.finfo(wide).min).softmax(dim=-1) * allowed
+    scores = scores.masked_fill(~allowed, torch.finfo(wide).min)
+    return (softmax_one(scores) if one else scores.softmax(dim=-1)) * allowed
 
 
 def _largest_values(probability: Tensor, allowed: Tensor, share: float) -> Tensor:

@@ -5,6 +5,7 @@ Specification `methods-text`, section 5.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -31,6 +32,28 @@ def deleted_share(gate: Tensor, valid: Tensor, threshold: float) -> float:
     return float(((gate < threshold) & valid).sum() / valid.sum())
 
 
+def gumbel_noise(shape: Sequence[int], draw: torch.Generator) -> Tensor:
+    """float of `shape`: standard Gumbel numbers, added to a gate's logits in training only."""
+    uniform = torch.rand(*shape, generator=draw, dtype=torch.float64).clamp(min=torch.finfo(torch.float64).tiny)
+    return -(-uniform.log()).log()
+
+
+def score_penalty(scores: Tensor, seen: Tensor, bar: float = 5.0) -> Tensor:
+    """Mean of max(score, bar) - bar: what keeps attention scores small, in the gate's layer and all after it.
+
+    Parameters
+    ----------
+    scores : float [B, H, N, M], before the softmax. seen : bool that broadcasts to it, scores that count.
+    """
+    counted = seen.expand(scores.shape)
+    return ((scores.clamp(min=bar) - bar) * counted).sum() / counted.sum()
+
+
+def deletes_hard(probability: float, draw: torch.Generator) -> bool:
+    """Whether a training step removes tokens as inference does, with this probability (published default: 0)."""
+    return bool(torch.rand((), generator=draw, dtype=torch.float64) < probability)
+
+
 @dataclass(frozen=True)
 class ShareController:
     """Weight of `deletion_loss` from one step to the next, so that the deleted share comes to `target`.
@@ -42,6 +65,7 @@ class ShareController:
     ----------
     target : deleted share. weight : of the next step, 0 at first.
     k_p, k_i : the paper's; one of its published examples has k_i = 5e-5.
+    delay : steps at the beginning whose weight stays 0 and whose errors are not counted.
     """
 
     target: float
@@ -50,9 +74,12 @@ class ShareController:
     k_i: float = 1e-5
     p: float = 0.0
     i: float = 0.0
+    delay: int = 0
 
     def after(self, share: float) -> ShareController:
         """The controller after a step in which `share` was deleted."""
+        if self.delay:
+            return replace(self, delay=self.delay - 1)
         error = self.target - share
         p = 0.9 * self.p + 0.1 * self.k_p * error
         i = self.i + self.k_i * error

@@ -87,11 +87,13 @@ def attend(
         bias = _causal(key_bias, start, block.shape[2]) if causal else key_bias
         if position_bias is not None:
             bias = bias + position_bias[:, :, rows]
-        probability = _probability(block, first_pass, scaling, bias)
+        probability = _probability(block, first_pass, scaling, bias, policy.softmax_one)
         if policy.bits is not None and lsb_rows is not None:
             again = probability.amax(-1) < policy.bits.threshold
             lsb_rows += (again & live[:, :, rows]).sum(-1)
-            probability = torch.where(again.unsqueeze(-1), _probability(block, key, scaling, bias), probability)
+            probability = torch.where(
+                again.unsqueeze(-1), _probability(block, key, scaling, bias, policy.softmax_one), probability
+            )
         tap.add(probability, start)
         if counts is not None:
             probability = probability * largest(probability, counts)
@@ -142,10 +144,19 @@ def expanded(grouped: Tensor, heads: int) -> Tensor:
     return grouped.repeat_interleave(groups, dim=1) if groups > 1 else grouped
 
 
-def _probability(query: Tensor, key: Tensor, scaling: float, bias: Tensor) -> Tensor:
+def _probability(query: Tensor, key: Tensor, scaling: float, bias: Tensor, one: bool) -> Tensor:
     scores = torch.matmul(query, key.transpose(2, 3)) * scaling + bias
     wide = torch.promote_types(scores.dtype, torch.float32)
-    return nn.functional.softmax(scores, dim=-1, dtype=wide).to(query.dtype)
+    return (softmax_one if one else _softmax)(scores.to(wide)).to(query.dtype)
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    return scores.softmax(-1)
+
+
+def softmax_one(scores: Tensor) -> Tensor:
+    """exp(x) / (1 + sum exp(x)) over the last dimension: the softmax beside one more score of 0, without its share."""
+    return nn.functional.pad(scores, (0, 1)).softmax(-1)[..., :-1]
 
 
 def _key_bias(valid: Tensor, size: Tensor | None, dtype: torch.dtype) -> Tensor:

@@ -266,11 +266,13 @@ class AttentionPolicy:
         1.0 keeps all. The kept probabilities are not renormalised. Counts are floor(keys x share), at least 1.
     size_bias : add log(token size) to the scores (ToMe's proportional attention).
     bits : quantise queries, keys and values; None computes in floating point.
+    softmax_one : exp(x) / (1 + sum exp(x)) in place of the softmax, so a row may attend to nothing (MrT5's option).
     """
 
     value_keep: float = 1.0
     size_bias: bool = False
     bits: BitPlan | None = None
+    softmax_one: bool = False
 
 
 @runtime_checkable

@@ -18,6 +18,7 @@ from topsieve.reduction.scorers.local_global import LocalGlobal
 from topsieve.reduction.scorers.mean_attention import MeanAttention
 from topsieve.reduction.scorers.mean_query_attention import MeanQueryAttention
 from topsieve.reduction.scorers.next_last_query import NextLastQuery
+from topsieve.reduction.scorers.plain_gate import FixedGate, RandomGate
 from topsieve.reduction.scorers.predictor import Predictor
 from topsieve.reduction.scorers.random_score import RandomScore
 from topsieve.reduction.scorers.rater_attention import RaterAttention
@@ -35,6 +36,7 @@ __all__ = [
     "CrossAttention",
     "CumulativeAttention",
     "Equal",
+    "FixedGate",
     "Halting",
     "HeadMagnitude",
     "InformationFlow",
@@ -46,6 +48,7 @@ __all__ = [
     "MeanQueryAttention",
     "NextLastQuery",
     "Predictor",
+    "RandomGate",
     "RandomScore",
     "RaterAttention",
     "Sensitivity",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from topsieve_sim.trace.ops import Norm, Projection
 
 EPSILON = 1e-6  # of the root mean square
 STARTING_BIAS = 1.0
+
+Form = Literal["sigmoid", "log-sigmoid"]
 
 
 class GateUnit(nn.Module):
@@ -30,10 +32,18 @@ class GateUnit(nn.Module):
         self.norm = nn.RMSNorm(width, eps=EPSILON)
         self.unit = nn.Linear(width, 1)
 
-    def forward(self, hidden: Tensor, scale: float) -> Tensor:
-        """float [B, N] in (scale, 0), of hidden states [B, N, C]."""
+    def forward(self, hidden: Tensor, scale: float, form: Form = "sigmoid", noise: Tensor | None = None) -> Tensor:
+        """float [B, N] in (scale, 0), of hidden states [B, N, C].
+
+        Parameters
+        ----------
+        form : "sigmoid", as above, or "log-sigmoid": log sigmoid(w RMSNorm(x) + c), without a lower end.
+        noise : float [B, N], added to w RMSNorm(x) + c; in training only.
+        """
         logit: Tensor = self.unit(self.norm(hidden)).squeeze(-1)
-        return scale * torch.sigmoid(-logit)
+        if noise is not None:
+            logit = logit + noise
+        return scale * torch.sigmoid(-logit) if form == "sigmoid" else nn.functional.logsigmoid(logit)
 
 
 @lru_cache(maxsize=32)
@@ -72,6 +82,7 @@ class DeleteGate:
     scale : k, negative.
     weights : safetensors file of a `GateUnit`; empty for an untrained one.
     seed : of the untrained weights.
+    form : of the gate, see `GateUnit`.
     """
 
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.HIDDEN})
@@ -79,12 +90,13 @@ class DeleteGate:
     scale: float
     weights: str
     seed: int
+    form: Form = "sigmoid"
 
     def score(self, context: Context) -> Tensor:
         hidden = context.signals[Signal.HIDDEN]
         gate = gate_unit(self.weights, hidden.shape[-1], self.seed)
         state = {name: x.to(hidden) for name, x in gate.state_dict().items()}
-        score: Tensor = torch.func.functional_call(gate, state, (hidden, self.scale))
+        score: Tensor = torch.func.functional_call(gate, state, (hidden, self.scale, self.form))
         return score
 
     def work(self, shape: ModelShape, layer: int, tokens: int) -> tuple[Op, ...]:
