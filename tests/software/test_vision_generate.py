@@ -23,7 +23,17 @@ CACHE_VARIANTS = ("h2o", "streaming-llm:sinks=2", "adakv:window=2,kernel=3", "qu
 # Within the language model, with and without merges, with positions kept and numbered anew.
 INSIDE = ("fastv", "pyramiddrop", "dart", "sparsevlm", "pact:k=2,cutoff=0.6", "todre:threshold=1")
 # In the tower, around the projector; counts that images share and counts that they do not.
-EVERYWHERE = (*INSIDE, "evit", "ats", "flowcut", "visionzip", "prumerge", "divprune", "tokencorr:keep=none")
+EVERYWHERE = (
+    *INSIDE,
+    "dycoke:decode_layer=1",
+    "evit",
+    "ats",
+    "flowcut",
+    "visionzip",
+    "prumerge",
+    "divprune",
+    "tokencorr:keep=none",
+)
 # The model runs in float64, but `generate` hands its logits over in float32.
 FLOAT32 = 1e-6
 # The eager code's softmax runs in float32, here through five layers whose attention is peaked.
@@ -54,6 +64,18 @@ def generate(model: torch.nn.Module, batch: dict[str, torch.Tensor], tokens: int
     settings = {"do_sample": False, "pad_token_id": PAD, "eos_token_id": None, "max_new_tokens": tokens} | more
     out = model.generate(**batch, **settings, output_logits=True, return_dict_in_generate=True)
     return out.sequences[:, batch["input_ids"].shape[1] :], torch.stack(out.logits, 1)
+
+
+def entered(model: torch.nn.Module, method: str, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """float [N, C]: the rows of a prompt of one sequence that the language model is given under `method`."""
+    seen: list[torch.Tensor] = []
+    with torch.no_grad(), topsieve.reduce(model, method):
+        hook = model.model.language_model.register_forward_pre_hook(
+            lambda _, args, given: seen.append(given["inputs_embeds"][0]), with_kwargs=True
+        )
+        model(**batch)
+        hook.remove()
+    return seen[0]
 
 
 def under(model: torch.nn.Module, method: str, batch: dict[str, torch.Tensor], **more: object) -> tuple:
@@ -93,13 +115,9 @@ def test_decoding_is_the_reduced_prompt_read_once_more_with_its_answer(method: s
     text, logits, reduced, record, _ = under(model, method, batch)
     assert len(reduced.positions[0]) < batch["input_ids"].shape[1]
     assert reduced.positions[0, -1] == batch["input_ids"].shape[1] - 1
-    language, entered = model.model.language_model, []
-    with torch.no_grad(), topsieve.reduce(model, method):
-        hook = language.register_forward_pre_hook(lambda _, args, kw: entered.append(kw), with_kwargs=True)
-        model(**batch)
-        hook.remove()
+    language = model.model.language_model
     with torch.no_grad():
-        prompt, answer = entered[0]["inputs_embeds"][0], model.get_input_embeddings()(text[0, :-1])
+        prompt, answer = entered(model, method, batch), model.get_input_embeddings()(text[0, :-1])
         ids = torch.arange(len(prompt))
         size = torch.ones(len(prompt), dtype=torch.float64)
         for layer, known in zip(language.layers, record.layers, strict=True):
@@ -228,3 +246,47 @@ def test_the_example_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> Non
     held = [int(line.split()[1]) for line in capsys.readouterr().out.splitlines()]
     assert len(held) == 2
     assert all(held)
+
+
+@pytest.mark.parametrize("alike", [-1.0, 0.9, 1.0])
+def test_dycoke_reads_what_one_layer_attends_to(alike: float) -> None:
+    """Against the text, token by token, from the operands of the record; and the layers behind hide what was not chosen."""
+    model, batch = LLAVA["sdpa"], alone(prompts(), 0)
+    method = f"dycoke:decode_layer=1,decode_keep=0.4,alike={alike}"
+    with topsieve.reduce(model, method, operands=True) as reduced:
+        text, logits = generate(model, batch, 6)
+        record, trace = reduced.record, topsieve.lower(reduced.record)
+    image = [3 <= column < 3 + PATCHES for column in reduced.positions[0].tolist()]
+    tokens, n = len(image), sum(image)
+    count, stored, chosen, chosen_often = int(0.4 * n), None, None, 0
+    hidden: list[list[int]] = []
+    assert n < PATCHES
+    for number, layers in enumerate(record.behind.passes[1:]):
+        key, query = layers[1].key, layers[1].query
+        share = [(query[r, g, 0] @ key[r].T / 8**0.5).softmax(-1)[:tokens] for r in range(2) for g in range(2)]
+        now = torch.stack(share).mean(0)[torch.tensor(image)]
+        if stored is None or torch.cosine_similarity(stored, now, dim=0) < alike:
+            stored, chosen_often = now, chosen_often + 1
+            chosen = sorted(sorted(range(n), key=lambda j: (-float(stored[j]), j))[:count])
+        places = [j for j, is_image in enumerate(image) if is_image]
+        seen = [not image[j] or j in {places[i] for i in chosen} for j in range(tokens)] + [True] * (number + 1)
+        assert [int(layer.read[0, 0]) for layer in layers] == [len(seen)] * 2 + [sum(seen)] * 3
+        hidden.append([place for place in range(tokens) if not seen[place]])
+    assert chosen_often == {-1.0: 1, 1.0: 5}.get(alike, chosen_often)
+    assert [op.keys for op in trace.ops if op.step == 1 and isinstance(op, QueryKey)][-1] == tokens - n + count + 1
+    rows = torch.cat([entered(model, method, batch), model.get_input_embeddings()(text[0, :-1])])
+    later = torch.ones(len(rows), len(rows), dtype=torch.bool).triu(1)
+    language = model.model.language_model
+    turned = language.rotary_emb(rows[None], position_ids=torch.arange(len(rows))[None])
+    with torch.no_grad():
+        rows = rows[None]
+        for index, layer in enumerate(language.layers):
+            mask = later.clone()
+            for step, places in enumerate(hidden):
+                mask[tokens + step, places] |= index > 1
+            rows = layer(rows, attention_mask=~mask[None, None], position_embeddings=turned)
+        wanted = model.lm_head(language.norm(rows[0, tokens - 1 :]))
+    assert relative(logits[0], wanted) < FLOAT32
+    with topsieve.reduce(model, method.replace("0.4", "1.0")) as plain:
+        assert not generate(model, batch, 6)[1].equal(logits)
+        assert plain.record.behind.policy.reader is None

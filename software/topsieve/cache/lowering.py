@@ -125,7 +125,8 @@ class PassSink:
         reader = self.record.policy.reader
         if reader is None or step == 0:
             return ()
-        return reader.work(self.record.shape, layer.layer, int(layer.slots.max()), queries)
+        slots = int(layer.slots.max()) if layer.image_slots is None else layer.image_slots
+        return reader.work(self.record.shape, layer.layer, slots, queries)
 
     def _attention(self, layer: LayerPass, sequence: int, place: dict[str, int], queries: int) -> None:
         """The attention groups: one for all heads, or one a key-value head where they hold or read different numbers."""

@@ -44,6 +44,7 @@ class LayerPass:
     decisions : of the cache; cascade : of the layer's cascade, with what it decided among.
     channels : key channels that the old slots held, d where none was removed; narrow_slots : how many slots those are.
     held_bytes : of the layer's cache after the pass.
+    image_slots : slots of an image, the most of any sequence; None where nothing is known of one.
     lsb_rows : int64 [R, G], or None.
     query, key, value : float [R, G, Q, d], [R, N, d], [R, N, d], with `valid` bool [R, N] and `live_queries` bool
         [R, Q]; where operands were asked for.
@@ -63,6 +64,7 @@ class LayerPass:
     channels: int
     narrow_slots: int
     held_bytes: int
+    image_slots: int | None = None
     lsb_rows: Tensor | None = None
     query: Tensor | None = None
     key: Tensor | None = None

@@ -180,7 +180,11 @@ class CacheStage:
 
 
 class CacheReader(Protocol):
-    """Which of the live slots each query reads; nothing is removed."""
+    """Which of the live slots each query reads; nothing is removed.
+
+    `CacheContext.memory` is one for all layers, float [R, ...] by name, and goes on from pass to pass. `slots` of its work
+    are those of the image where the passes go on behind a prompt with one.
+    """
 
     def chosen(self, context: CacheContext) -> Tensor | None:
         """bool [R, G, Q, N], slots to read among the live ones; None reads all."""
@@ -254,6 +258,15 @@ class CacheMethod(Protocol):
 
     def cache(self, shape: ModelShape) -> CachePolicy:
         """What it does on a model of `shape`."""
+        ...
+
+
+@runtime_checkable
+class DecodingMethod(Protocol):
+    """A method of the layers that has something to say of the passes behind a prompt that it reduced."""
+
+    def decoding(self, shape: ModelShape) -> CachePolicy:
+        """What it does in them on a language model of `shape`: a reader, nothing else."""
         ...
 
 

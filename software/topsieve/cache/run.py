@@ -22,6 +22,9 @@ from topsieve_sim.errors import InputError
 
 Kernel = Callable[[], Tensor]
 
+# The key of the reader's memory beside those of the stages; it is kept with layer 0, so that it follows the sequences.
+READER = -1
+
 
 @dataclass
 class _Waiting:
@@ -91,7 +94,6 @@ class CacheRun:
         self._now: _Pass | None = None
         self._attention = tuple(attention) if attention is not None else (policy.attention,) * decoder.shape.layers
         self._segment = segment
-        self._reading: dict[str, Tensor] = {}
         self.layers = [KeptLayer() for _ in layers]
         if prompt is not None:
             self._prompt, self._prompt_columns = prompt.sum(-1), prompt.shape[1]
@@ -171,7 +173,7 @@ class CacheRun:
         context = self._context(number, layer, query, key, value, valid, scaling, live_queries)
         chosen = None
         if self._policy.reader is not None:
-            chosen = self._policy.reader.chosen(_with(context, memory=self._reading))
+            chosen = self._policy.reader.chosen(_with(context, memory=self.layers[0].memory.setdefault(READER, {})))
         taps, policy = self._taps[number], self._attention[number]
         own = (
             taps == Taps()
@@ -246,6 +248,7 @@ class CacheRun:
                 channels=channels,
                 narrow_slots=narrow,
                 held_bytes=layer.nbytes,
+                image_slots=None if context.segment is None else int(context.segment.sum(-1).max()),
                 lsb_rows=None if seen is None else seen.lsb_rows,
                 **operands,
             )

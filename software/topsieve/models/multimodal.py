@@ -129,13 +129,14 @@ class ReducedMultimodal:
         # The cache package stands on this one.
         from topsieve.cache.continuing import Continuation
         from topsieve.cache.families import language_decoder
-        from topsieve.cache.roles import CachePolicy
+        from topsieve.cache.roles import CachePolicy, DecodingMethod
 
         decoder = language_decoder(self._parts.language.base)
         method, shape = self._method, self._parts.language.shape
+        policy = method.decoding(shape) if isinstance(method, DecodingMethod) else CachePolicy()
         continuation = Continuation(
             decoder,
-            CachePolicy(),
+            policy,
             [method.attention(shape, layer) for layer in range(shape.layers)],
             spell(method),
             columns=columns,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import groupby
 from typing import ClassVar
 
 import torch
@@ -71,9 +72,9 @@ class FixedGate:
         score = torch.zeros(valid.shape, device=valid.device)
         for row in range(len(unit)):
             ids = valid[row].nonzero().flatten()
-            _, lengths = unit[row, ids].unique_consecutive(return_counts=True)
             first = 0
-            for length in lengths.tolist():
+            for _, same in groupby(unit[row, ids].tolist()):
+                length = len(list(same))
                 kept = math.ceil((1 - exact(self.share)) * length)
                 score[row, ids[first + kept : first + length]] = self.scale
                 first += length
