@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from topsieve_sim.arch.config import AcceleratorConfig, Layout
@@ -80,21 +81,22 @@ def _up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
+@njit(cache=True)
 def accesses(addresses: Int64, row_bytes: int, access_bytes: int, lanes: int) -> tuple[Int64, Int64]:
     """The accesses that fetch rows at `addresses` (int64 [rows], fetch order), and where each beat of rows is complete.
 
     An access that the one before it already made is not made again: rows that touch share it. Returns byte addresses
     (int64 [n]) and, for each beat of `lanes` rows, the number of accesses it needs from the front (int64 [beats]).
     """
-    first, last = addresses // access_bytes, (addresses + row_bytes - 1) // access_bytes
-    count = last - first + 1
-    owner = np.repeat(np.arange(addresses.size), count)
-    within = np.arange(owner.size) - np.repeat(np.cumsum(count) - count, count)
-    line = first[owner] + within
-    fresh = np.ones(line.size, np.bool_)
-    fresh[1:] = line[1:] != line[:-1]
-    # Accesses made up to and with the last one of each row.
-    upto = np.cumsum(fresh)[np.cumsum(count) - 1] if addresses.size else np.zeros(0, np.int64)
-    beats = -(-addresses.size // lanes)
-    ends = np.minimum(np.arange(1, beats + 1) * lanes, addresses.size) - 1
-    return line[fresh] * access_bytes, upto[ends].astype(np.int64)
+    made = np.empty(addresses.size * ((row_bytes - 1) // access_bytes + 2), np.int64)
+    needed = np.empty(-(-addresses.size // lanes), np.int64)
+    count, last = 0, -1
+    for row in range(addresses.size):
+        end = (addresses[row] + row_bytes - 1) // access_bytes
+        for line in range(addresses[row] // access_bytes, end + 1):
+            if line != last:
+                made[count] = line * access_bytes
+                count += 1
+                last = line
+        needed[row // lanes] = count
+    return made[:count].copy(), needed
