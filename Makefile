@@ -12,7 +12,7 @@ DEMO_METHODS := dense,random,spatten,tome,evit,powerbert,spatten:head_keep=0.75,
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help environment system demo check unit test test-full bench gpu-bench validation registers charts resources bit-plans ladder early-termination transforms site leaderboard notebooks models clean distclean constraints
+.PHONY: help environment system demo check unit test test-full bench sweep-bench gpu-bench validation registers charts resources bit-plans ladder early-termination transforms site leaderboard notebooks models clean distclean constraints
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -46,6 +46,10 @@ bench: environment ## speed of simulator and library, ratios measured side by si
 	$(BIN)/python scripts/scalesim_bench.py
 	$(BIN)/python -m topsieve_rtl.bench
 	$(BIN)/python -m topsieve.bench
+	$(BIN)/python -m topsieve.exploration.bench
+
+sweep-bench: environment ## what workers cost a sweep, in processor and wall-clock time (two idle cores; a few minutes)
+	$(BIN)/python -m topsieve.exploration.bench
 
 resources: environment ## measure units and machines on FPGA families, into docs/resources.md (an hour at first; goes on after an interruption)
 	$(BIN)/python -m topsieve_rtl.synthesis docs/resources.md

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +15,21 @@ import pytest
 import yaml
 
 from software.sweep_work import KILLER, ONCE, broken_work, deadly_work, slow_work
+from topsieve.exploration import bench
 from topsieve.exploration.executors import ExecutorKind, Processes
-from topsieve.exploration.points import Point, Resolver
+from topsieve.exploration.points import Chunk, Point, Resolver
 from topsieve.exploration.sampling import places
 from topsieve.exploration.scheduling import compute
-from topsieve.exploration.spec import SweepSpec, load_sweep
+from topsieve.exploration.spec import SearchSpec, SweepSpec, load_sweep
 from topsieve.exploration.store import Store
 from topsieve.exploration.sweep import Sweep, Watcher, Workers, run_sweep
 from topsieve.exploration.sweep_files import write_results
-from topsieve.exploration.work import run_chunk
+from topsieve.exploration.work import ChunkResult, run_chunk
 from topsieve.exploration.workloads import Workloads
 from topsieve_sim.arch import load_config
 from topsieve_sim.engine import simulate
 from topsieve_sim.errors import InputError
+from topsieve_sim.fields import validated
 from topsieve_sim.trace import save_trace
 from topsieve_sim.validation.workloads import Encoder, bert_trace
 
@@ -187,6 +191,59 @@ def test_a_defect_is_named_and_tried_again(trace_file, tmp_path):
     assert len(run_sweep(spec, Store("store")).measured) == 2
 
 
+def test_a_search_measures_defects_again_and_the_quarantined_when_asked(trace_file, tmp_path):
+    from topsieve.exploration.search import run_search
+
+    data = {
+        "workload": {"traces": [trace_file]},
+        "fields": {"name": ["first", KILLER], "memory.channels": [1, 2, 4, 8]},
+        "trials": 8,
+        "sampler": "random",
+        "enqueue": [],
+    }
+    spec = validated(SearchSpec, data, "search")
+    broken = run_search(spec, tmp_path, Store("store"), Workers(work=broken_work))
+    assert {(item.place["name"], item.reason) for item in broken.failed} == {(KILLER, "ValueError: broken")}
+    dead = run_search(spec, tmp_path, Store("store"), processes(1, deadly_work))
+    assert not dead.failed
+    assert [item.number for item in dead.quarantined] == [item.number for item in broken.failed]
+    left = run_search(spec, tmp_path, Store("store"))
+    assert (left.computed, left.quarantined) == (0, dead.quarantined)
+    healed = run_search(spec, tmp_path, Store("store"), retry=True)
+    assert (len(healed.quarantined), len(healed.failed), len(healed.measured)) == (0, 0, 8)
+    assert run_search(spec, tmp_path, Store("store")).computed == 0
+
+
+def test_chunks_are_of_one_trace_and_fill_up_across_formats(trace_file, tmp_path):
+    """Machines that share no decision of the data still come to a worker together, equal formats side by side."""
+    save_trace(bert_trace(SMALL, 16), "other.npz")
+    spec = sweep_spec(
+        trace_file,
+        tmp_path,
+        mode="closed-form",
+        workload={"traces": [trace_file, "other.npz"]},
+        fields={"topk.parallelism": [4, 8, 16], "formats.value_bits": [8, 10, 12], "topk.selector": ["quick", "radix"]},
+    )
+    chunks = []
+
+    def noted(chunk: Chunk) -> ChunkResult:
+        chunks.append(chunk)
+        return run_chunk(chunk)
+
+    assert len(run_sweep(spec, Store("store"), Workers(work=noted)).measured) == 36
+    assert all(len({path for _, path, _ in chunk.items}) == 1 for chunk in chunks)
+    assert len(chunks[0].items) == 18
+    formats = [config.formats.value_bits for _, _, config in chunks[0].items]
+    assert sum(a != b for a, b in itertools.pairwise(formats)) == 2
+
+
+def test_the_bench_tells_what_the_points_took_from_what_the_workers_took(trace_file):
+    found = bench.cost(Path(trace_file), "closed-form", 1, 20)
+    assert 0 < found.useful < found.processor
+    assert 0 < found.processor_share < 1
+    assert 0 < found.efficiency < 1
+
+
 def test_an_existing_dask_cluster_writes_the_same_bytes(trace_file, tmp_path):
     from distributed import LocalCluster
 
@@ -204,6 +261,50 @@ def test_a_dask_cluster_of_our_own_survives_a_killer(trace_file, tmp_path):
     sweep = run_sweep(spec, Store("local"), Workers(ExecutorKind.DASK, 1, work=deadly_work))
     assert [item.place["name"] for item in sweep.quarantined] == [KILLER]
     assert len(sweep.measured) == 2
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("moment_s", [0.0, 0.05, 0.3])
+def test_a_dask_worker_killed_in_its_first_moments_costs_no_point(moment_s, trace_file, tmp_path, monkeypatch):
+    """Whether its keeper starts another, or waits for ever and the cluster is made anew."""
+    from topsieve.exploration import dask_executor
+
+    monkeypatch.setattr(dask_executor, "_BARREN_SECONDS", 4)
+
+    class Struck(dask_executor.Dask):
+        def _open(self) -> None:
+            super()._open()
+            if not struck:
+                struck.extend(worker.pid for worker in self._cluster.workers.values())
+                time.sleep(moment_s)
+                for number in struck:
+                    os.kill(number, signal.SIGKILL)
+
+    struck: list[int] = []
+    monkeypatch.setattr(dask_executor, "Dask", Struck)
+    sweep = run_sweep(sweep_spec(trace_file, tmp_path), Store("store"), Workers(ExecutorKind.DASK, 1))
+    assert len(struck) == 1
+    assert (len(sweep.measured), len(sweep.quarantined)) == (9, 0)
+
+
+@pytest.mark.full
+def test_a_dask_cluster_without_workers_is_made_anew(trace_file, tmp_path, monkeypatch):
+    from topsieve.exploration import dask_executor
+
+    monkeypatch.setattr(dask_executor, "_BARREN_SECONDS", 1)
+
+    class Deserted(dask_executor.Dask):
+        def _open(self) -> None:
+            super()._open()
+            opened.append(self._cluster)
+            if len(opened) == 1:
+                self._cluster.scale(0)
+
+    opened: list[object] = []
+    monkeypatch.setattr(dask_executor, "Dask", Deserted)
+    sweep = run_sweep(sweep_spec(trace_file, tmp_path), Store("store"), Workers(ExecutorKind.DASK, 1))
+    assert len(opened) == 2
+    assert (len(sweep.measured), len(sweep.quarantined)) == (9, 0)
 
 
 def test_no_scheduler_at_an_address_is_bad_input(trace_file, tmp_path):

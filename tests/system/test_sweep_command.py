@@ -11,12 +11,15 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 import yaml
 
+from software.sweep_work import KILLER, broken_work
 from system.command_line import ROOT, assert_refused, command, environment, topsieve
+from topsieve.cli import main
 from topsieve.exploration.spec import SearchSpec, SweepSpec
 from topsieve.exploration.store import Store
-from topsieve.exploration.sweep import Watcher, run_sweep
+from topsieve.exploration.sweep import Watcher, Workers, run_sweep
 from topsieve.exploration.sweep_files import front_of, write_results
 from topsieve_sim.arch import load_config
 from topsieve_sim.fields import validated
@@ -172,3 +175,22 @@ def test_search_command_prints_its_summary(tmp_path):
     assert summary["objectives"] == ["latency_cycles", "energy_pj", "area_mm2"]
     assert summary["measured"] + summary["refused"] == 20
     assert (tmp_path / "out" / "results.csv").read_text().startswith("point,trace,dot_product.multipliers,")
+
+
+@pytest.mark.parametrize("name", ["sweep", "search"])
+def test_a_point_without_a_result_is_named_and_exit_code_one(name, tmp_path, monkeypatch, capsys):
+    save_trace(bert_trace(Encoder(layers=1, heads=2), 12), tmp_path / "bert.npz")
+    spec = {"workload": {"traces": [str(tmp_path / "bert.npz")]}, "fields": {"name": ["first", KILLER]}}
+    spec |= {"search": {"trials": 4, "enqueue": [], "sampler": "random"}}.get(name, {})
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    line = [name, str(tmp_path / "spec.yaml"), "--out", str(tmp_path / "out"), "--executor", "serial"]
+    with monkeypatch.context() as patched:
+        patched.setattr("topsieve.cli.exploring.workers_of", lambda arguments: Workers(work=broken_work))
+        assert main(line) == 1
+    shown = capsys.readouterr()
+    assert f"(trace={tmp_path / 'bert.npz'}, name={KILLER}): ValueError: broken" in shown.err
+    assert "first" in (tmp_path / "out" / "results.csv").read_text()
+    assert main([*line, "--retry"]) == 0
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    assert "Exit code 1" in " ".join(capsys.readouterr().out.split())

@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from enum import StrEnum
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from typing import Protocol
@@ -82,12 +83,11 @@ class _Worker:
 
     def __init__(self, work: Work) -> None:
         # Forked from a server that has loaded what a worker needs: clean of this process's threads, and there at once.
+        prepare(ExecutorKind.PROCESSES)
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(_PRELOADED)
         self.pipe, theirs = context.Pipe()
         self.process: ForkServerProcess = context.Process(target=_serve, args=(theirs, work), daemon=True)
-        with _one_thread_each():
-            self.process.start()
+        self.process.start()
         theirs.close()
 
     def end(self) -> None:
@@ -170,6 +170,14 @@ def _one_thread_each() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def prepare(kind: ExecutorKind) -> None:
+    """Let what an executor will need be loaded meanwhile, on another core; nothing waits for it."""
+    if kind is ExecutorKind.PROCESSES:
+        multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
+        with _one_thread_each():
+            forkserver.ensure_running()
 
 
 def open_executor(kind: ExecutorKind, workers: int, work: Work, address: str | None = None) -> Executor:

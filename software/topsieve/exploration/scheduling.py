@@ -47,27 +47,37 @@ def affinity(point: Point) -> Hashable:
 
 
 class _Pending:
-    """Points that wait, by affinity; a slot stays with its own as long as there are any."""
+    """Points that wait, by affinity; a slot stays with its own as long as there are any.
+
+    Groups of one trace follow each other, those of equal formats next to each other: a worker keeps the last few that it
+    prepared.
+    """
 
     def __init__(self, points: Iterable[Point]) -> None:
         self._groups: dict[Hashable, deque[Point]] = {}
+        traces: dict[str, int] = {}
         for point in points:
+            traces.setdefault(point.run.key, len(traces))
             self._groups.setdefault(affinity(point), deque()).append(point)
-        self._untouched = list(reversed(self._groups))
+        # A group's own name may not compare: formats and engines are models.
+        order = {name: (traces[group[0].run.key], repr(name)) for name, group in self._groups.items()}
+        self._untouched = sorted(self._groups, key=order.__getitem__, reverse=True)
         self._of_slot: dict[int, Hashable] = {}
         self.alone: deque[Point] = deque()
         self.left = sum(map(len, self._groups.values()))
 
     def take(self, slot: int, size: int) -> tuple[Point, ...]:
-        """Up to `size` points of one group for `slot`; one point where it is to run alone; empty at the end."""
+        """Up to `size` points of one trace for `slot`; one point where it is to run alone; empty at the end."""
         if self.alone:
             return (self.alone.popleft(),)
-        group = self._group(slot)
-        if group is None:
-            return ()
-        taken = tuple(group.popleft() for _ in range(min(size, len(group))))
+        taken: list[Point] = []
+        while len(taken) < size:
+            group = self._group(slot)
+            if group is None or (taken and group[0].run.key != taken[0].run.key):
+                break
+            taken += [group.popleft() for _ in range(min(size - len(taken), len(group)))]
         self.left -= len(taken)
-        return taken
+        return tuple(taken)
 
     def trace(self, slot: int) -> str | None:
         """Key of the trace of the points that `slot` would get next."""

@@ -18,7 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from topsieve.exploration.points import Point, Refused, Resolver
 from topsieve.exploration.sampling import KEEP, METHOD, TRACE, Place, axes_of, kept
@@ -32,14 +32,23 @@ from topsieve_sim.arch.load import load_config
 from topsieve_sim.errors import InputError
 
 JOURNAL = "study.journal"
+# Of a trial that met a defect of Topsieve: its text.
+_DEFECT = "defect"
 
 
 def run_search(
-    spec: SearchSpec, out: Path, store: Store, workers: Workers | None = None, *, watcher: Watcher | None = None
+    spec: SearchSpec,
+    out: Path,
+    store: Store,
+    workers: Workers | None = None,
+    *,
+    retry: bool = False,
+    watcher: Watcher | None = None,
 ) -> Sweep:
     """`spec.trials` designs, those of an earlier run with the same question counted; goes on where it was stopped.
 
-    Trials that an earlier run left unfinished are marked as failed. A design that is no machine is a failed trial too.
+    Trials that an earlier run left unfinished are marked as failed. A design that is no machine is a failed trial too, and
+    one that met a defect or, with `retry`, is quarantined is measured again; to the optimiser it stays a failed trial.
 
     Raises
     ------
@@ -49,10 +58,12 @@ def run_search(
         Ctrl-C; its text says what is kept.
     """
     workers, watcher = workers or Workers(), watcher or Watcher()
+    workers.prepare()
     search = _Search(spec, out, store, watcher)
     search.begin()
     try:
         with closing(workers.open()) as executor:
+            search.again(executor, retry)
             while search.left > 0:
                 search.step(executor)
     except KeyboardInterrupt:
@@ -117,22 +128,42 @@ class _Search:
         trials = [self._study.ask(self._distributions) for _ in range(min(spec.batch, self.left))]
         resolved = [self._resolver.resolve(trial.number, self._place(trial.params)) for trial in trials]
         rows = self._rows(resolved, executor)
-        for item in resolved:
+        for trial, item in zip(trials, resolved, strict=True):
             row = rows.get(item.key, {}) if isinstance(item, Point) else {}
+            if "failed" in row:
+                trial.set_user_attr(_DEFECT, row["failed"])
             if isinstance(item, Point) and "latency_cycles" in row:
                 self._study.tell(item.number, costs_of(Measured(item, row), spec.objectives, self._workloads.metrics))
             else:
                 self._study.tell(item.number, state=TrialState.FAIL)
         self._watcher.advance(len(trials))
 
-    def result(self) -> Sweep:
-        """All designs of the study; a trial that was under way when its run was killed is no result."""
-        finished = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
-        resolved = [
-            self._resolver.resolve(trial.number, self._place(trial.params))
-            for trial in finished
-            if set(trial.params) == set(self._distributions)
+    def again(self, executor: Any, retry: bool) -> None:
+        """Measure designs of earlier runs that met a defect, and with `retry` those that are quarantined."""
+        numbers = {trial.number for trial in self._finished() if _DEFECT in trial.user_attrs}
+        resolved = [item for item in self._resolved() if isinstance(item, Point)]
+        defects = {item.key for item in resolved if item.number in numbers}
+        points = {item.key: item for item in resolved}
+        rows = self._store.rows(points)
+        missing = [
+            point
+            for key, point in points.items()
+            if key not in rows and (retry if self._store.quarantined(key) else key in defects)
         ]
+        for key in self._compute(missing, executor):
+            self._store.release(key)
+
+    def _finished(self) -> list[FrozenTrial]:
+        """Trials with an end; one that was under way when its run was killed is no result."""
+        trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
+        return [trial for trial in trials if set(trial.params) == set(self._distributions)]
+
+    def _resolved(self) -> list[Point | Refused]:
+        return [self._resolver.resolve(trial.number, self._place(trial.params)) for trial in self._finished()]
+
+    def result(self) -> Sweep:
+        """All designs of the study."""
+        resolved = self._resolved()
         keys = {item.key for item in resolved if isinstance(item, Point)}
         rows = {**self._store.rows(keys), **self._computed.rows}
         buried = {key for key in keys if key not in rows and self._store.quarantined(key)}
@@ -159,11 +190,14 @@ class _Search:
         points = {item.key: item for item in resolved if isinstance(item, Point)}
         rows = self._store.rows(points)
         missing = [p for key, p in points.items() if key not in rows and not self._store.quarantined(key)]
-        computed = compute(missing, executor, self._store, self._spec.mode, self._spec.seed)
+        return rows | self._compute(missing, executor)
+
+    def _compute(self, points: Sequence[Point], executor: Any) -> dict[str, Row]:
+        computed = compute(points, executor, self._store, self._spec.mode, self._spec.seed)
         self._computed.rows |= computed.rows
         self._computed.deaths += computed.deaths
         self._computed.cpu_seconds += computed.cpu_seconds
-        return rows | computed.rows
+        return computed.rows
 
 
 def distribution(axis: Axis) -> BaseDistribution:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from topsieve.exploration.executors import Executor, ExecutorKind, Work, open_executor
+from topsieve.exploration.executors import Executor, ExecutorKind, Work, open_executor, prepare
 from topsieve.exploration.points import Point, Refused, Resolver
 from topsieve.exploration.sampling import places
 from topsieve.exploration.scheduling import Computed, compute
@@ -78,6 +78,10 @@ class Workers:
     address: str | None = None
     work: Work = field(default=run_chunk)
 
+    def prepare(self) -> None:
+        """Let them be loaded while this process does something else."""
+        prepare(self.kind)
+
     def open(self) -> Executor:
         """The executor, its workers started."""
         return open_executor(self.kind, self.count, self.work, self.address)
@@ -106,6 +110,7 @@ def run_sweep(
         Ctrl-C; its text says what is kept.
     """
     workers, watcher = workers or Workers(), watcher or Watcher()
+    workers.prepare()
     workloads = Workloads(spec.workload, spec.seed, store, watcher.say)
     resolved = Resolver(spec.base(), spec.mode, spec.seed, workloads).resolve_all(places(spec))
     points = {item.key: item for item in resolved if isinstance(item, Point)}

@@ -1,7 +1,8 @@
 """Search a space of designs for those that no other beats in all objectives at once.
 
 SPEC is a YAML file, or the name of a shipped example (--list). An optimiser (Optuna; the extra `sweep`) proposes designs in
-batches; a journal in --out remembers them, so the same command goes on where it was stopped, and with more trials.
+batches; a journal in --out remembers them, so the same command goes on where it was stopped, and with more trials. Exit
+code 1 when a design is quarantined or met a defect: it is named, and the results are those of all others.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
     write_inputs(out, spec.base())
     with RichWatcher() as watcher:
         store = Store(store_folder(out, arguments.store))
-        found = require_results(run_search(spec, out, store, workers_of(arguments), watcher=watcher))
+        found = require_results(
+            run_search(spec, out, store, workers_of(arguments), retry=arguments.retry, watcher=watcher)
+        )
         write_results(found, out)
         watcher.say(f"{len(found.measured)} designs measured, {len(found.refused)} refused")
         say_unmeasured(watcher, found)

@@ -1,7 +1,8 @@
 """Run every point of a space of designs: a grid or a Latin hypercube over any field, methods and keep ratios.
 
 SPEC is a YAML file, or the name of a shipped example (--list). Results are kept in a store as they come, so the same
-command goes on where it was stopped, whatever stopped it.
+command goes on where it was stopped, whatever stopped it. Exit code 1 when a point is quarantined or met a defect: it is
+named, and the results are those of all others.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override a field of SPEC")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for everything that is written")
     add_worker_arguments(parser)
-    parser.add_argument("--retry", action="store_true", help="try quarantined points again")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON instead of a table")
 
 
@@ -30,6 +30,7 @@ def add_worker_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workers", type=int, help="of processes, or of a local dask cluster (default: all cores)")
     parser.add_argument("--address", metavar="HOST:PORT", help="an existing dask scheduler")
+    parser.add_argument("--retry", action="store_true", help="try quarantined points again")
 
 
 def run(arguments: argparse.Namespace) -> int:
