@@ -20,7 +20,7 @@ from topsieve.reduction.selectors import ChangedFrames
 
 @dataclass(frozen=True)
 class DyCoke(PlainAttention):
-    """DyCoke: drop tokens of a video that look as they did in an earlier frame, and read fewer in decoding.
+    """DyCoke: drop tokens of a video that look as in an earlier frame, and read fewer in decoding.
 
     Tao et al., CVPR 2025; specification `methods-more`, section B.
 
