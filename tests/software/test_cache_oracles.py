@@ -167,20 +167,25 @@ def test_pyramidkv_scores_as_snapkv(model):
 
 
 @pytest.mark.parametrize("fixture", ["model", "grouped"])
-@pytest.mark.parametrize("alpha", [0.0, 0.2, 1.0])
-def test_adakv(fixture, alpha, request):
+@pytest.mark.parametrize(("alpha", "normalised"), [(0.0, False), (0.2, False), (0.2, True), (1.0, False)])
+def test_adakv(fixture, alpha, normalised, request):
     def decide(heads, number):
         if number:
             return
         free = BUDGET - 2
         scores = [window_scores(head, 2, 3, max, mean=True) for head in heads]
-        flat = sorted((-score, h, p) for h, own in enumerate(scores) for p, score in own.items())
+        shares = [sum(sorted(own.values())[-free:]) / sum(own.values()) if normalised else 1 for own in scores]
+        flat = sorted((-score * shares[h], h, p) for h, own in enumerate(scores) for p, score in own.items())
         winners = [h for _, h, _ in flat[: free * len(heads)]]
         for h, head in enumerate(heads):
             count = round(winners.count(h) * (1 - alpha) + math.floor(free * alpha))
             head.keep(head.positions[-2:] + best(head.slots[:-2], lambda s, own=scores[h]: own[s["position"]], count))
 
-    agree(request.getfixturevalue(fixture), f"adakv:keep=0.5,window=2,kernel=3,alpha={alpha}", decide)
+    agree(
+        request.getfixturevalue(fixture),
+        f"adakv:keep=0.5,window=2,kernel=3,alpha={alpha},normalised={str(normalised).lower()}",
+        decide,
+    )
 
 
 @pytest.mark.parametrize("fixture", ["model", "grouped"])

@@ -220,6 +220,27 @@ def test_contrast_never_asked_is_greedy_decoding(decoder, greedy):
     assert used == 12
 
 
+def test_untied_prompts_drift_apart(decoder):
+    """Published: the lame prompt writes its own text, which matters only once something is contrasted."""
+    for tied in (True, False):
+        rule = {"deviation": 0.045, "weights": (1.0, -0.5)}
+        standard, lame, _ = uscd.Uscd(sequences=1).questions()[0]
+        tokens, used = uscd.decode(decoder, standard, lame, 12, tied=tied, **rule)
+        texts, wanted, contrasted = [list(standard), list(lame)], [], 0
+        for _ in range(12):
+            shares = [
+                decoder.forward(torch.tensor([row]), decoder.fresh())[0, -1].double().softmax(-1) for row in texts
+            ]
+            scores, here = uscd.contrast(*shares, **rule)
+            wanted.append(int(scores.argmax()))
+            contrasted += here
+            texts[0].append(wanted[-1])
+            texts[1].append(wanted[-1] if tied or here else int(shares[1].argmax()))
+        assert (tokens, used) == (wanted, contrasted)
+        assert (texts[0][-12:] == texts[1][-12:]) == tied
+        assert 0 < used < 12
+
+
 def test_lame_prompts_lack_the_notes():
     for standard, lame, answer in uscd.Uscd(sequences=5).questions():
         assert len(standard) == len(lame) == 194

@@ -12,7 +12,7 @@ from topsieve.cache.roles import CacheOnly, CachePolicy, CacheStage, Moment
 from topsieve.cache.schedules import EveryLayer
 from topsieve.cache.scorers.window_attention import WindowAttention
 from topsieve.cache.selectors.joint_slots import JointSlots
-from topsieve.methods.checks import check_choice, check_count, check_odd, check_range, check_share
+from topsieve.methods.checks import check_choice, check_count, check_flag, check_odd, check_range, check_share
 from topsieve.reduction.roles import ModelShape
 
 
@@ -26,13 +26,15 @@ class AdaKv(CacheOnly):
     Heads end with different numbers of slots, and only what they keep is stored. Signals: the last rows of the
     probabilities.
 
-    Differences from the published code: as `snapkv`; head weights by their share of mass are left out.
+    Differences from the published code: as `snapkv`.
 
     Parameters
     ----------
     keep : slots, as a share of the prompt's tokens, mean over the heads, in (0, 1]; the window is inside.
     capacity : slots, the published code's parameter; replaces `keep`.
     alpha : part of the budget that every head has, in [0, 1].
+    normalised : heads compete with their scores times the share that their best slots, as many as the even budget has,
+        have of their scores.
     skip_layers : layers near the input whose heads keep even shares.
     window : queries that score, and newest slots that stay.
     kernel : of the pooling along the slots; odd.
@@ -45,6 +47,7 @@ class AdaKv(CacheOnly):
     keep: float = 0.5
     capacity: int | None = None
     alpha: float = 0.2
+    normalised: bool = False
     skip_layers: int = 0
     window: int = 32
     kernel: int = 7
@@ -55,6 +58,7 @@ class AdaKv(CacheOnly):
         check_share(self.name, "keep", self.keep)
         check_count(self.name, "capacity", self.capacity, low=1)
         check_range(self.name, "alpha", self.alpha, 0, 1)
+        check_flag(self.name, "normalised", self.normalised)
         check_count(self.name, "skip_layers", self.skip_layers)
         check_count(self.name, "window", self.window, low=1)
         check_odd(self.name, "kernel", self.kernel)
@@ -76,5 +80,5 @@ class AdaKv(CacheOnly):
             stages.append(CacheStage(schedule, scorer, JointSlots(1.0), Evict()))
         if even < shape.layers:
             schedule = EveryLayer(budget, Moment.PROMPT, skip_first=even)
-            stages.append(CacheStage(schedule, scorer, JointSlots(self.alpha), Evict()))
+            stages.append(CacheStage(schedule, scorer, JointSlots(self.alpha, self.normalised), Evict()))
         return CachePolicy(tuple(stages))

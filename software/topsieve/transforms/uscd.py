@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -41,11 +41,18 @@ def contrast(
 
 
 def decode(
-    decoder: ByteDecoder, standard: Sequence[int], lame: Sequence[int], count: int, **rule: float | Sequence[float]
+    decoder: ByteDecoder,
+    standard: Sequence[int],
+    lame: Sequence[int],
+    count: int,
+    *,
+    tied: bool = True,
+    **rule: float | Sequence[float],
 ) -> tuple[list[int], int]:
     """`count` tokens behind `standard`, the best of each step's scores, and how many steps were contrasted.
 
-    Both prompts run at each step and both go on with the chosen token (published: each row draws its own).
+    Both prompts run at each step and both go on with the chosen token. Not `tied`, where nothing is contrasted the lame
+    prompt goes on with a token of its own, as published, so the two texts drift apart.
     """
     caches = decoder.fresh(), decoder.fresh()
     ids = [list(standard), list(lame)]
@@ -59,7 +66,8 @@ def decode(
         scores, used = contrast(*shares, **rule)  # type: ignore[arg-type]
         contrasted += used
         out.append(int(scores.argmax()))
-        ids = [[out[-1]], [out[-1]]]
+        own = out[-1] if tied or used else int(shares[1].argmax())
+        ids = [[out[-1]], [own]]
     return out, contrasted
 
 
@@ -79,6 +87,8 @@ class Uscd(Transform):
     deviation : above it there is no contrast. The published 0.0035 is for 49,152 tokens; for 256 it is multiplied by
         the root of the ratio, as the largest possible deviation is.
     plausible, second_weight : of the rule: bar in means, weight of the lame prompt (the first one's is 1).
+    variant : "paper": both prompts go on with the chosen token; "official": where nothing is contrasted, the lame one goes on
+        with its own.
     sequences, prompt, notes, new_tokens, seed : questions, their bytes, notes in each, bytes to generate, their drawing.
     """
 
@@ -88,6 +98,7 @@ class Uscd(Transform):
     deviation: float = 0.0485
     plausible: float = 1 / 3
     second_weight: float = -0.7
+    variant: Literal["paper", "official"] = "paper"
     sequences: int = 64
     prompt: int = 194
     notes: int = 4
@@ -100,6 +111,7 @@ class Uscd(Transform):
         self.need("prompt", self.prompt > 2 + 3 * self.notes, f"over 2 + 3 x notes = {2 + 3 * self.notes}")
         self.need("prompt", fits(self.prompt, self.new_tokens), "what the model's positions hold")
         self.need("deviation", self.deviation >= 0, "a number of at least 0")
+        self.need("variant", self.variant in ("paper", "official"), "paper, official")
 
     def questions(self) -> list[tuple[list[int], list[int], int]]:
         """Prompt, lame prompt and answer."""
@@ -120,7 +132,8 @@ class Uscd(Transform):
         plain: list[Pass] = []
         right = before = contrasted = 0
         for number, (standard, lame, answer) in enumerate(self.questions()):
-            tokens, used = decode(decoder, standard, lame, self.new_tokens, **rule)
+            tied = self.variant == "paper"
+            tokens, used = decode(decoder, standard, lame, self.new_tokens, tied=tied, **rule)
             contrasted += used
             right += tokens[0] == answer
             before += decoder.greedy(standard, 1)[0] == answer

@@ -27,9 +27,12 @@ class JointSlots:
     Parameters
     ----------
     alpha : part of the budget that every head has, in [0, 1]; 1 is the even budget.
+    normalised : in the joint selection a head's scores count times the share that its b best free slots have of all its
+        free slots' scores.
     """
 
     alpha: float = 0.2
+    normalised: bool = False
 
     def select(self, scores: Tensor, budget: CacheBudget, context: CacheContext) -> Selection:
         heads = context.shape.kv_heads
@@ -39,7 +42,12 @@ class JointSlots:
         total = torch.tensor([row.total for row in rows], device=scores.device)
         each = (total - fixed.sum(-1)).clamp(min=0)
         # Heads first: of equal scores the first head's oldest slot wins.
-        flat = scores.reshape(-1, heads * scores.shape[1])
+        compared = scores
+        if self.normalised:
+            every = (scores * free).sum(-1, keepdim=True)
+            of_best = (scores * top_k_mask(scores, each, free)).sum(-1, keepdim=True)
+            compared = scores * (of_best / every.clamp(min=torch.finfo(scores.dtype).tiny))
+        flat = compared.reshape(-1, heads * scores.shape[1])
         joint = top_k_mask(flat, each.reshape(-1, heads).sum(-1), free.reshape(flat.shape)).reshape(free.shape)
         alpha = exact(self.alpha)
         counts = [
