@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topsieve_sim.arch import AcceleratorConfig
+from topsieve_sim.arch import AcceleratorConfig, SelectorKind
 from topsieve_sim.closed_form.rows import Descriptors
 from topsieve_sim.energy.components import Key
 from topsieve_sim.engine.attention import (
@@ -36,7 +37,7 @@ from topsieve_sim.engine.attention import (
     timing_group,
 )
 from topsieve_sim.engine.program import AttentionWork, Program
-from topsieve_sim.engine.selection import Selections, drawn_selections, selections
+from topsieve_sim.engine.selection import Borders, Selections, borders, drawn_selections, selections
 from topsieve_sim.engine.simulate import BATCH, cascade_selections
 from topsieve_sim.engine.singles import HOST_KINDS
 from topsieve_sim.errors import InputError
@@ -82,6 +83,21 @@ class _Batch:
 
 
 @dataclass(frozen=True)
+class _Scored:
+    """Rows of the descriptors at `places` whose scores are known, as `selections` takes them; `bounds` between these."""
+
+    places: tuple[int, ...]
+    bounds: Int64
+    sizes: Int64
+    kept: Int64
+    scores: Int64
+
+    @cached_property
+    def borders(self) -> Borders:
+        return borders(self.sizes, self.kept, self.scores)
+
+
+@dataclass(frozen=True)
 class Content:
     """What the data decides on machines of equal formats; operations and descriptors that are equal stand once.
 
@@ -98,6 +114,19 @@ class Content:
     read_bytes: int
     query_rows: int
     lsb_rows: int
+
+    @cached_property
+    def scored(self) -> _Scored:
+        known = [(place, each) for place, each in enumerate(self.descriptors) if each.scores is not None]
+        sizes = [each.row_keys for _, each in known]
+        nothing = np.zeros(0, np.int64)
+        return _Scored(
+            places=tuple(place for place, _ in known),
+            bounds=np.cumsum([size.size for size in sizes], dtype=np.int64)[:-1],
+            sizes=np.concatenate([nothing, *sizes]),
+            kept=np.concatenate([nothing, *(np.full(each.row_keys.size, each.group.kept) for _, each in known)]),
+            scores=np.concatenate([nothing, *(each.scores for _, each in known if each.scores is not None)]),
+        )
 
 
 @dataclass(frozen=True)
@@ -275,20 +304,13 @@ def _descriptor(unit: AttentionWork, decided: Attended | Decisions, config: Acce
 
 def _computed_selections(content: Content, config: AcceleratorConfig) -> dict[int, Selections]:
     """Selections of the descriptors whose scores are known, all rows at once."""
-    known = [
-        (place, descriptor, descriptor.scores)
-        for place, descriptor in enumerate(content.descriptors)
-        if descriptor.scores is not None
-    ]
-    if not known:
+    scored = content.scored
+    if not scored.places:
         return {}
-    sizes = [descriptor.row_keys for _, descriptor, _ in known]
-    counts = [np.full(descriptor.row_keys.size, descriptor.group.kept) for _, descriptor, _ in known]
-    scores = np.concatenate([scores for _, _, scores in known]).astype(np.int64)
-    every = selections(config, np.concatenate(sizes), np.concatenate(counts), scores, config.formats.probability_bits)
-    bounds = np.cumsum([size.size for size in sizes])[:-1]
-    parts = zip(np.split(every.cycles, bounds), np.split(every.flush, bounds), strict=True)
-    return {place: Selections(*part) for (place, _, _), part in zip(known, parts, strict=True)}
+    known = None if config.topk.selector is SelectorKind.QUICK else scored.borders
+    every = selections(config, scored.sizes, scored.kept, scored.scores, config.formats.probability_bits, known)
+    parts = zip(np.split(every.cycles, scored.bounds), np.split(every.flush, scored.bounds), strict=True)
+    return {place: Selections(*part) for place, part in zip(scored.places, parts, strict=True)}
 
 
 def _drawn_selections(

@@ -8,6 +8,7 @@ with the run's seed: distinct values in random order, the workload of the publis
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 
 from topsieve_sim.arch import AcceleratorConfig, SelectorKind
 from topsieve_sim.golden.topk_select import bitonic_cycles, quick_select, radix_cycles
+
+NO_ROWS = np.zeros(0, np.int64)
 
 # Samples of one length and count: quick-select's cycles spread by a quarter of their mean, so the standard error of this mean is 2 to 3 %.
 DRAWN_ROWS = 128
@@ -49,6 +52,41 @@ def _overflows(scores: NDArray[np.int64], kth: int, quota: int, kept: int, paral
     return waiting + survivors > parallelism
 
 
+class Borders(NamedTuple):
+    """What a selection finds, whatever the engine, int64 [rows]: the smallest kept score, and how many equal to it stay.
+
+    -1 and 0 where everything is kept.
+    """
+
+    kth: NDArray[np.int64]
+    quota: NDArray[np.int64]
+
+
+@njit(cache=True)
+def _find_borders(
+    scores: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    kept: NDArray[np.int64],
+    kth: NDArray[np.int64],
+    quota: NDArray[np.int64],
+) -> None:
+    begin = 0
+    for row in range(sizes.size):
+        mine = scores[begin : begin + sizes[row]]
+        begin += sizes[row]
+        k = min(kept[row], mine.size)
+        if 0 < k < mine.size:
+            kth[row] = np.partition(mine, mine.size - k)[mine.size - k]
+            quota[row] = k - np.count_nonzero(mine > kth[row])
+
+
+def borders(sizes: NDArray[np.int64], kept: NDArray[np.int64], scores: NDArray[np.int64]) -> Borders:
+    """Of rows as `selections` takes them."""
+    found = Borders(np.full(sizes.size, -1, np.int64), np.zeros(sizes.size, np.int64))
+    _find_borders(scores, sizes, kept, found.kth, found.quota)
+    return found
+
+
 @njit(cache=True)
 def _select_rows(
     scores: NDArray[np.int64],
@@ -57,6 +95,8 @@ def _select_rows(
     quick: bool,
     parallelism: int,
     seed: int,
+    border_kth: NDArray[np.int64],
+    border_quota: NDArray[np.int64],
     cycles: NDArray[np.int64],
     flush: NDArray[np.int64],
 ) -> None:
@@ -67,12 +107,10 @@ def _select_rows(
         begin += sizes[row]
         k = min(kept[row], mine.size)
         kth, quota = -1, 0  # everything is kept
-        if 0 < k < mine.size:
-            if quick:
-                cycles[row], kth, quota, _ = quick_select(mine, k, parallelism, seed, no_rounds)
-            else:
-                kth = np.partition(mine, mine.size - k)[mine.size - k]
-                quota = k - np.count_nonzero(mine > kth)
+        if not quick:
+            kth, quota = border_kth[row], border_quota[row]
+        elif 0 < k < mine.size:
+            cycles[row], kth, quota, _ = quick_select(mine, k, parallelism, seed, no_rounds)
         if k > 0:
             flush[row] = _overflows(mine, kth, quota, k, parallelism)
 
@@ -83,6 +121,7 @@ def selections(
     kept: NDArray[np.int64],
     scores: NDArray[np.int64],
     score_bits: int,
+    known: Borders | None = None,
 ) -> Selections:
     """Times of a top-k engine that keeps the `kept` largest of each row.
 
@@ -90,11 +129,13 @@ def selections(
     ----------
     sizes, kept : int64 [rows], scores in a row and how many of them stay.
     scores : int64 [sum of sizes], the rows one after the other, 0 to 2^score_bits - 1.
+    known : `borders` of the rows, where another engine has found them before; quick-select finds its own.
     """
     topk = config.topk
     cycles, flush = np.ones(sizes.size, np.int64), np.zeros(sizes.size, np.int64)
     quick = topk.selector is SelectorKind.QUICK
-    _select_rows(scores, sizes, kept, quick, topk.parallelism, topk.seed, cycles, flush)
+    found = Borders(NO_ROWS, NO_ROWS) if quick else known or borders(sizes, kept, scores)
+    _select_rows(scores, sizes, kept, quick, topk.parallelism, topk.seed, *found, cycles, flush)
     if not quick:
         rows = np.flatnonzero((kept > 0) & (kept < sizes))
         # Equal lengths and counts take equally long.
