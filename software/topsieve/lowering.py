@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from topsieve.attention_ops import UNQUANTISED
 from topsieve.cache.lowering import PassSink, lower_cache, notes_of
 from topsieve.cache.record import CacheRecord
 from topsieve.chunks.lowering import lower_chunks
@@ -27,7 +28,6 @@ from topsieve.tuning.record import TuningRecord
 from topsieve_sim.errors import InputError
 from topsieve_sim.trace import Op, TopKScope, Trace
 from topsieve_sim.trace.ops import (
-    UNQUANTISED_BITS,
     ColumnSum,
     FeedForward,
     HeadSum,
@@ -38,8 +38,6 @@ from topsieve_sim.trace.ops import (
     Softmax,
     TopK,
 )
-
-UNQUANTISED = BitPlan(UNQUANTISED_BITS, UNQUANTISED_BITS, 0, UNQUANTISED_BITS, 0.0)
 
 COLUMN_SIGNALS = frozenset({Signal.ATTENTION_COLUMN_SUM, Signal.ATTENTION_DIAGONAL})
 

@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from topsieve.attention_ops import UNQUANTISED
 from topsieve.cache.record import CacheDecision, CacheRecord, LayerPass
 from topsieve.models.attention import kept_values
 from topsieve.reduction.reduction import Reduction
 from topsieve.reduction.roles import BitPlan, Decision, Site
 from topsieve_sim.trace import Op, TopKScope, Trace
 from topsieve_sim.trace.ops import (
-    UNQUANTISED_BITS,
     ColumnSum,
     FeedForward,
     HeadSum,
@@ -162,7 +162,7 @@ class PassSink:
         first_head: int = 0,
     ) -> None:
         shape, policy, heads = self.record.shape, layer.policy, len(members)
-        bits = policy.bits or self.bits or BitPlan(UNQUANTISED_BITS, UNQUANTISED_BITS, 0, UNQUANTISED_BITS, 0.0)
+        bits = policy.bits or self.bits or UNQUANTISED
         # A prompt is causal: its queries are the last of the keys.
         causal = queries > 1
         kept = kept_values(keys, policy.value_keep) if policy.value_keep < 1 else keys

@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -21,12 +20,12 @@ from topsieve.cache.roles import CacheMethod, CacheOnly, CachePolicy
 from topsieve.cache.run import CacheRun
 from topsieve.methods import spell
 from topsieve.models.families import Multimodal, check_attention, parts_of
-from topsieve.models.hosting import attention_kernel, registered, unused_name
+from topsieve.models.hosting import Entered, attention_kernel, registered, unused_name
 from topsieve.models.multimodal import whole_images
 from topsieve_sim.errors import InputError
 
 
-class CachedModel:
+class CachedModel(Entered):
     """A decoder under a cache method, for the length of a `with` block. `topsieve.reduce` makes it.
 
     Each prompt starts a new cache; the passes after it, of `generate` or with `past_key_values` given, go on with it. A
@@ -52,7 +51,6 @@ class CachedModel:
             )
         self._operands = operands
         self._seed = seed
-        self._undo: ExitStack | None = None
         self._run: CacheRun | None = None
         self._cache: Cache | None = None
 
@@ -127,13 +125,6 @@ class CachedModel:
             undo.callback(base.register_forward_hook(self._stop).remove)
             self._undo = undo.pop_all()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._undo is not None
-        undo, self._undo = self._undo, None
-        undo.close()
 
     def _look(self, whole: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forget the images of another prompt; those of this one are counted when the tower has seen them."""

@@ -8,25 +8,21 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from topsieve.attention_ops import UNQUANTISED, attention_group
 from topsieve.chunks.record import ChunkLayer, ChunkRecord
 from topsieve.reduction.reducers.kept_rows import HIDDEN_BITS
 from topsieve.reduction.roles import BitPlan
 from topsieve_sim.trace import Op, TopKScope, Trace
 from topsieve_sim.trace.ops import (
-    UNQUANTISED_BITS,
     ColumnSum,
     FeedForward,
     Gather,
     Merge,
-    ProbabilityValue,
     Projection,
-    QueryKey,
     RowPick,
-    Softmax,
     TopK,
 )
 
-UNQUANTISED = BitPlan(UNQUANTISED_BITS, UNQUANTISED_BITS, 0, UNQUANTISED_BITS, 0.0)
 ROWS_NOTE = (
     "queries are not the last of the keys: every query is counted with all keys, those that the mask hides included"
 )
@@ -100,36 +96,15 @@ class _Sink:
             yield Merge(layer=layer.layer, sources=2 * moved, targets=moved, width=width, divide=False)
         columns = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
         yield Projection(**place, tokens=queries, inputs=shape.width, outputs=columns, role="qkv")
-        yield QueryKey(
-            layer=layer.layer,
-            heads=shape.heads,
-            kv_heads=shape.kv_heads,
-            queries=queries,
-            keys=keys,
-            head_dim=shape.head_dim,
-            query_bits=bits.query_bits,
-            key_msb_bits=bits.key_msb_bits,
-            key_lsb_bits=bits.key_lsb_bits,
-            threshold=bits.threshold,
-            lsb_rows=-1 if bits.key_lsb_bits else 0,
-            causal=queries > 1 and _is_suffix(record, layer),
-        )
-        yield Softmax(layer=layer.layer, heads=shape.heads, rows=queries, cols=keys)
+        causal = queries > 1 and _is_suffix(record, layer)
+        scores, softmax, values = attention_group(shape, place, queries, keys, bits, causal=causal)
+        yield from (scores, softmax)
         if not all(chunk.reused for chunk in record.chunks):
             # The unit takes every row that passes; those of new chunks are what is stored.
             yield ColumnSum(**place, heads=shape.heads, rows=queries, cols=keys)
         if record.policy.focus and record.chunks:
             yield RowPick(**place, heads=shape.heads, rows=record.question, cols=keys)
-        yield ProbabilityValue(
-            **place,
-            heads=shape.heads,
-            kv_heads=shape.kv_heads,
-            queries=queries,
-            keys=keys,
-            kept=keys,
-            head_dim=shape.head_dim,
-            value_bits=bits.value_bits,
-        )
+        yield values
         yield Projection(**place, tokens=queries, inputs=shape.heads * shape.head_dim, outputs=shape.width, role="o")
         if layer.focus is not None:
             yield TopK(layer=layer.layer, n=len(record.chunks), k=len(layer.focus), scope=TopKScope.TOKEN)

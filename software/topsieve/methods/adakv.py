@@ -5,19 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from topsieve.cache.budget import CacheBudget
-from topsieve.cache.grouping import GROUPS
 from topsieve.cache.reducers.evict import Evict
-from topsieve.cache.roles import CacheOnly, CachePolicy, CacheStage, Moment
+from topsieve.cache.roles import CachePolicy, CacheStage, Moment
 from topsieve.cache.schedules import EveryLayer
-from topsieve.cache.scorers.window_attention import WindowAttention
 from topsieve.cache.selectors.joint_slots import JointSlots
-from topsieve.methods.checks import check_choice, check_count, check_flag, check_odd, check_range, check_share
+from topsieve.cache.window_method import WindowMethod
+from topsieve.methods.checks import check_count, check_flag, check_range
 from topsieve.reduction.roles import ModelShape
 
 
 @dataclass(frozen=True)
-class AdaKv(CacheOnly):
+class AdaKv(WindowMethod):
     """Ada-KV: SnapKV's scores, with slots that the heads of a layer share out among themselves.
 
     Feng et al., 2024; specification `methods-more`, section C.
@@ -55,24 +53,16 @@ class AdaKv(CacheOnly):
     group: Literal["sum", "mean", "max"] = "mean"
 
     def __post_init__(self) -> None:
-        check_share(self.name, "keep", self.keep)
-        check_count(self.name, "capacity", self.capacity, low=1)
+        super().__post_init__()
         check_range(self.name, "alpha", self.alpha, 0, 1)
         check_flag(self.name, "normalised", self.normalised)
         check_count(self.name, "skip_layers", self.skip_layers)
-        check_count(self.name, "window", self.window, low=1)
-        check_odd(self.name, "kernel", self.kernel)
-        check_choice(self.name, "pool", self.pool, ("average", "maximum"))
-        check_choice(self.name, "group", self.group, GROUPS)
 
     def cache(self, shape: ModelShape) -> CachePolicy:
-        if self.capacity is not None:
-            budget = CacheBudget(capacity=self.capacity, last=self.window)
-        elif self.keep == 1:
+        budget = self.budget()
+        if budget is None:
             return CachePolicy()
-        else:
-            budget = CacheBudget(keep=self.keep, last=self.window)
-        scorer = WindowAttention(self.window, self.kernel, self.pool, self.group, mean=True)
+        scorer = self.scorer(mean=True)
         stages = []
         even = min(self.skip_layers, shape.layers)
         if even:

@@ -5,19 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from topsieve.cache.budget import CacheBudget
-from topsieve.cache.grouping import GROUPS
 from topsieve.cache.reducers.evict import Evict
-from topsieve.cache.roles import CacheOnly, CachePolicy, CacheStage
+from topsieve.cache.roles import CachePolicy, CacheStage
 from topsieve.cache.schedules import Pyramid
-from topsieve.cache.scorers.window_attention import WindowAttention
 from topsieve.cache.selectors.top_slots import TopSlots
-from topsieve.methods.checks import check_choice, check_count, check_odd, check_share
+from topsieve.cache.window_method import WindowMethod
+from topsieve.methods.checks import check_count
 from topsieve.reduction.roles import ModelShape
 
 
 @dataclass(frozen=True)
-class PyramidKv(CacheOnly):
+class PyramidKv(WindowMethod):
     """PyramidKV: SnapKV's choice with a budget that shrinks from layer to layer.
 
     Cai et al., 2024; specification `methods-more`, section C.
@@ -49,20 +47,11 @@ class PyramidKv(CacheOnly):
     group: Literal["sum", "mean", "max"] = "mean"
 
     def __post_init__(self) -> None:
-        check_share(self.name, "keep", self.keep)
-        check_count(self.name, "capacity", self.capacity, low=1)
+        super().__post_init__()
         check_count(self.name, "beta", self.beta, low=1)
-        check_count(self.name, "window", self.window, low=1)
-        check_odd(self.name, "kernel", self.kernel)
-        check_choice(self.name, "pool", self.pool, ("average", "maximum"))
-        check_choice(self.name, "group", self.group, GROUPS)
 
     def cache(self, shape: ModelShape) -> CachePolicy:
-        if self.capacity is not None:
-            budget = CacheBudget(capacity=self.capacity, last=self.window)
-        elif self.keep == 1:
+        budget = self.budget()
+        if budget is None:
             return CachePolicy()
-        else:
-            budget = CacheBudget(keep=self.keep, last=self.window)
-        scorer = WindowAttention(self.window, self.kernel, self.pool, self.group)
-        return CachePolicy((CacheStage(Pyramid(budget, self.beta), scorer, TopSlots(), Evict()),))
+        return CachePolicy((CacheStage(Pyramid(budget, self.beta), self.scorer(), TopSlots(), Evict()),))

@@ -5,19 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from topsieve.cache.budget import CacheBudget
-from topsieve.cache.grouping import GROUPS
 from topsieve.cache.reducers.evict import Evict
-from topsieve.cache.roles import CacheOnly, CachePolicy, CacheStage, Moment
+from topsieve.cache.roles import CachePolicy, CacheStage, Moment
 from topsieve.cache.schedules import EveryLayer
-from topsieve.cache.scorers.window_attention import WindowAttention
 from topsieve.cache.selectors.top_slots import TopSlots
-from topsieve.methods.checks import check_choice, check_count, check_odd, check_share
+from topsieve.cache.window_method import WindowMethod
 from topsieve.reduction.roles import ModelShape
 
 
 @dataclass(frozen=True)
-class SnapKv(CacheOnly):
+class SnapKv(WindowMethod):
     """SnapKV: after the prompt, the slots that its last queries attend to stay, with their neighbours.
 
     Li et al., NeurIPS 2024; specification `methods-more`, section C.
@@ -48,20 +45,8 @@ class SnapKv(CacheOnly):
     pool: Literal["average", "maximum"] = "average"
     group: Literal["sum", "mean", "max"] = "mean"
 
-    def __post_init__(self) -> None:
-        check_share(self.name, "keep", self.keep)
-        check_count(self.name, "capacity", self.capacity, low=1)
-        check_count(self.name, "window", self.window, low=1)
-        check_odd(self.name, "kernel", self.kernel)
-        check_choice(self.name, "pool", self.pool, ("average", "maximum"))
-        check_choice(self.name, "group", self.group, GROUPS)
-
     def cache(self, shape: ModelShape) -> CachePolicy:
-        if self.capacity is not None:
-            budget = CacheBudget(capacity=self.capacity, last=self.window)
-        elif self.keep == 1:
+        budget = self.budget()
+        if budget is None:
             return CachePolicy()
-        else:
-            budget = CacheBudget(keep=self.keep, last=self.window)
-        scorer = WindowAttention(self.window, self.kernel, self.pool, self.group)
-        return CachePolicy((CacheStage(EveryLayer(budget, Moment.PROMPT), scorer, TopSlots(), Evict()),))
+        return CachePolicy((CacheStage(EveryLayer(budget, Moment.PROMPT), self.scorer(), TopSlots(), Evict()),))

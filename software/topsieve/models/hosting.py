@@ -6,6 +6,7 @@ import itertools
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from types import TracebackType
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +15,19 @@ from transformers import AttentionInterface
 from topsieve.models.families import REDUCED_PREFIX
 
 _NUMBERS = itertools.count()
+
+
+class Entered:
+    """A reduction that is on its model for the length of a `with` block; `__enter__` sets what undoes it."""
+
+    _undo: ExitStack | None = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._undo is not None
+        undo, self._undo = self._undo, None
+        undo.close()
 
 
 def unused_name() -> str:

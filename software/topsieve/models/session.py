@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from contextlib import ExitStack
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
@@ -15,6 +14,7 @@ from transformers import PreTrainedModel
 from topsieve.methods import build
 from topsieve.models.families import TEXT_ENCODERS, Multimodal, check_attention, parts_of
 from topsieve.models.forward import ForwardPass
+from topsieve.models.hosting import Entered
 from topsieve.models.multimodal import ReducedMultimodal
 from topsieve.models.tower import ReducedTower
 from topsieve.record import Record
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from topsieve.tuning.session import TunedModel
 
 
-class ReducedModel:
+class ReducedModel(Entered):
     """A model under a method, for the length of a `with` block. `topsieve.reduce` makes it.
 
     A model of vision and language decodes, too: its prompt is reduced, and the passes behind it, of `generate` or with
@@ -56,7 +56,6 @@ class ReducedModel:
         else:
             self._tower = ReducedTower(parts, method, operands=operands, seed=seed)
         self._base: Any = parts.base
-        self._undo: ExitStack | None = None
         self._done = False
 
     @property
@@ -107,13 +106,6 @@ class ReducedModel:
             undo.callback(self._base.register_forward_hook(self._stop).remove)
             self._undo = undo.pop_all()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._undo is not None
-        undo, self._undo = self._undo, None
-        undo.close()
 
     def _finished(self) -> ForwardPass:
         if not self._done:

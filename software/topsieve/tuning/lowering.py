@@ -8,29 +8,25 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from topsieve.attention_ops import UNQUANTISED, attention_group
 from topsieve.reduction.reducers.kept_rows import HIDDEN_BITS
 from topsieve.reduction.roles import BitPlan
 from topsieve.tuning.record import TunedLayer, TuningRecord
 from topsieve.tuning.roles import BlockScores
 from topsieve_sim.trace import Op, TopKScope, Trace
 from topsieve_sim.trace.ops import (
-    UNQUANTISED_BITS,
     FeedForward,
     Gather,
     Merge,
     Pool1d,
-    ProbabilityValue,
     Projection,
-    QueryKey,
     Similarity,
-    Softmax,
     Threshold,
     TopK,
 )
 
 FORWARD, BACKWARD = 0, 1
 BACKWARD_NOTE = "step 1 is the backward pass over frozen weights: gradients of hidden states, none of weights"
-UNQUANTISED = BitPlan(UNQUANTISED_BITS, UNQUANTISED_BITS, 0, UNQUANTISED_BITS, 0.0)
 
 
 def lower_tuning(
@@ -96,34 +92,9 @@ class _Sink:
         if moves:
             self.ops.append(Gather(**place, rows=rows, width=shape.width, bits=HIDDEN_BITS))
         columns = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
-        heads = {"heads": shape.heads, "kv_heads": shape.kv_heads}
         self.ops += [
             Projection(**place, tokens=rows, inputs=shape.width, outputs=columns, role="qkv"),
-            QueryKey(
-                layer=layer.layer,
-                sequence=sequence,
-                heads=shape.heads,
-                kv_heads=shape.kv_heads,
-                queries=rows,
-                keys=rows,
-                head_dim=shape.head_dim,
-                query_bits=bits.query_bits,
-                key_msb_bits=bits.key_msb_bits,
-                key_lsb_bits=bits.key_lsb_bits,
-                threshold=bits.threshold,
-                lsb_rows=-1 if bits.key_lsb_bits else 0,
-                causal=rows > 1,
-            ),
-            Softmax(layer=layer.layer, sequence=sequence, heads=shape.heads, rows=rows, cols=rows),
-            ProbabilityValue(
-                **place,
-                **heads,
-                queries=rows,
-                keys=rows,
-                kept=rows,
-                head_dim=shape.head_dim,
-                value_bits=bits.value_bits,
-            ),
+            *attention_group(shape, place, rows, rows, bits, causal=rows > 1),
             Projection(**place, tokens=rows, inputs=shape.heads * shape.head_dim, outputs=shape.width, role="o"),
         ]
         if moves:
@@ -176,7 +147,6 @@ def _backward(record: TuningRecord, layer: TunedLayer, sequence: int) -> Iterato
     """Gradients of the layer's hidden states, from its output to its input."""
     shape, rows = record.shape, _rows(record, layer)
     place = {"layer": layer.layer, "sequence": sequence, "step": BACKWARD}
-    heads = {"heads": shape.heads, "kv_heads": shape.kv_heads, "queries": rows, "keys": rows}
     inner = shape.heads * shape.head_dim
     columns = inner + 2 * shape.kv_heads * shape.head_dim
     yield FeedForward(
@@ -192,21 +162,7 @@ def _backward(record: TuningRecord, layer: TunedLayer, sequence: int) -> Iterato
         yield Gather(**place, rows=rows, width=shape.width, bits=HIDDEN_BITS)
     yield Projection(**place, tokens=rows, inputs=shape.width, outputs=inner, role="o")
     # Gradients of probabilities, scores and queries have the form of attention.
-    yield QueryKey(
-        layer=layer.layer,
-        sequence=sequence,
-        step=BACKWARD,
-        heads=shape.heads,
-        kv_heads=shape.kv_heads,
-        queries=rows,
-        keys=rows,
-        head_dim=shape.head_dim,
-        query_bits=UNQUANTISED.query_bits,
-        key_msb_bits=UNQUANTISED.key_msb_bits,
-        causal=rows > 1,
-    )
-    yield Softmax(layer=layer.layer, sequence=sequence, step=BACKWARD, heads=shape.heads, rows=rows, cols=rows)
-    yield ProbabilityValue(**place, **heads, kept=rows, head_dim=shape.head_dim, value_bits=UNQUANTISED.value_bits)
+    yield from attention_group(shape, place, rows, rows, UNQUANTISED, causal=rows > 1)
     for _ in ("values", "keys"):
         yield Similarity(**place, rows_a=shape.heads * rows, rows_b=shape.head_dim, width=rows)
     yield Projection(**place, tokens=rows, inputs=columns, outputs=shape.width, role="qkv")

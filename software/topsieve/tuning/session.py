@@ -6,7 +6,6 @@ import functools
 import inspect
 from collections.abc import Callable
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from topsieve.cache.families import Decoder, decoder_of, is_decoder
 from topsieve.methods import spell
+from topsieve.models.hosting import Entered
 from topsieve.reduction.roles import ModelShape
 from topsieve.tuning.gated_ffn import ApproximateFfn, kept_channels
 from topsieve.tuning.predictor import (
@@ -28,7 +28,7 @@ from topsieve.tuning.roles import BlockScores, TuningMethod, TuningPolicy
 from topsieve_sim.errors import InputError
 
 
-class TunedModel:
+class TunedModel(Entered):
     """A decoder in fine-tuning, for the length of a `with` block. `topsieve.reduce` makes it.
 
     Gradients flow through what was computed. There is no cache, and sequences have no padding.
@@ -42,7 +42,6 @@ class TunedModel:
         self._policy: TuningPolicy = method.tuning(self._decoder.shape)
         self._layers: dict[int, TunedLayer] = {}
         self._size = (0, 0)
-        self._undo: ExitStack | None = None
         if self._policy.mlp_drop:
             for block in self._decoder.blocks:
                 _check_ffn(getattr(block, "mlp", None))
@@ -94,13 +93,6 @@ class TunedModel:
             undo.callback(base.register_forward_pre_hook(self._start, with_kwargs=True).remove)
             self._undo = undo.pop_all()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._undo is not None
-        undo, self._undo = self._undo, None
-        undo.close()
 
     def _start(
         self, base: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
