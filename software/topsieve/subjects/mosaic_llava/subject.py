@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from topsieve.cache.session import acts_on_cache_only
 from topsieve.lowering import lower
 from topsieve.models import reduce
 from topsieve.pretrained import quiet_loading
@@ -30,6 +31,7 @@ from topsieve.subjects.mosaic_llava.mosaic import (
 from topsieve.subjects.mosaic_llava.train import CHECKPOINT
 from topsieve.subjects.subject import Inputs, Metric, Observation
 from topsieve.subjects.survival import ALONE, GONE, survival, token_counts
+from topsieve_sim.errors import InputError
 
 # Begin, the image, a question of three tokens.
 TOKENS = 1 + IMAGE_TOKENS + 3
@@ -98,7 +100,7 @@ class MosaicLlava:
 
     def observe(self, method: Method, bits: BitPlan) -> Observation:
         chosen = self._cell[: self._inputs.sequences]
-        with torch.inference_mode(), reduce(self._model, method, operands=True, seed=self._inputs.seed) as reduced:
+        with torch.inference_mode(), self._under(method, operands=True) as reduced:
             self._answers(chosen)
             record = reduced.record
         trace = dataclasses.replace(lower(record, operands=True, bits=bits), model=self._name)
@@ -108,7 +110,7 @@ class MosaicLlava:
         return Observation(trace, _counts(record), words, tuple(_survival(record)), {})
 
     def quality(self, method: Method) -> dict[str, float | int]:
-        with torch.inference_mode(), reduce(self._model, method, seed=self._inputs.seed):
+        with torch.inference_mode(), self._under(method):
             answers = [self._answers(questions) for questions in (self._cell, self._count)]
         right = [_share(got, questions) for got, questions in zip(answers, (self._cell, self._count), strict=True)]
         same = torch.cat(answers) == torch.cat(self._whole)
@@ -118,6 +120,12 @@ class MosaicLlava:
             "agreement": float(same.double().mean()),
             "questions": len(same),
         }
+
+    def _under(self, method: Method, **options: bool) -> Any:
+        """The model under `method`; its answers are one token, before which nobody reads a cache."""
+        if acts_on_cache_only(method):
+            raise InputError(f"{method.name} acts on the cache of decoders", field="model", value=self._name)
+        return reduce(self._model, method, seed=self._inputs.seed, **options)
 
     def _answers(self, questions: Sequence[Question]) -> Tensor:
         """int64 [n]: the token the model answers each question with; all prompts have one length."""
