@@ -89,6 +89,7 @@ AFTER: Mapping[str, str] = {"docs/rivals.md": README}
 RECIPES: tuple[str, ...] = (
     "python -m topsieve_sim.bench",
     "python -m topsieve_rtl.bench",
+    "python -m topsieve.exploration.bench 50",
     "python scripts/scalesim_bench.py",
     "python -m topsieve.subjects.digits_vit.train trained",
     "python -m topsieve.subjects.mosaic_llava.train trained",
@@ -101,6 +102,7 @@ class Way(Enum):
     SUITE = "in every run of the tests, in the tests' own process"
     FULL = "in `make test-full`"
     MAKE = "a target of make, which is asked what it would do"
+    PART = "a part of the tests, which are all run"
     ELSEWHERE = "another test"
 
 
@@ -132,7 +134,7 @@ class Command:
         found = [Way.FULL] if self.text in LONG_SECONDS else []
         found += [Way.ELSEWHERE] if self.text in ELSEWHERE else []
         found += [Way.MAKE] if self.program == "make" else []
-        return tuple(found) or ((Way.SUITE,) if self.program == "topsieve" else ())
+        return tuple(found) or {"topsieve": (Way.SUITE,), "pytest": (Way.PART,)}.get(self.program, ())
 
 
 def commands_of(page: str, text: str) -> list[Command]:

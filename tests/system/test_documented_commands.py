@@ -125,6 +125,16 @@ def test_every_make_target_exists(command):
     assert planned(command.text)
 
 
+@pytest.mark.parametrize("command", by(Way.PART), ids=lambda command: command.text)
+def test_every_part_of_the_tests_is_there(command):
+    """Files as a shell expands them."""
+    named = [word for word in command.text.split() if word.startswith("tests/")]
+    assert named
+    for word in named:
+        listed = subprocess.run(["bash", "-c", f"ls -d {word}"], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert listed.returncode == 0, (word, listed.stderr)
+
+
 def test_what_the_targets_do_is_tested():
     """Each module and script that a documented target runs is named by a test, or runs in full."""
     recipes = {line for command in by(Way.MAKE) for line in planned(command.text).splitlines()}
