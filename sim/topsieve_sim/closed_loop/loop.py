@@ -54,6 +54,22 @@ class TokenPlaces:
 
 
 @dataclass(frozen=True)
+class Transfers:
+    """What crossed the ports, in core cycles. Commands are the requests for keys and values, then queries, then output rows.
+
+    requests : int64 [requests, 3], plane, key-value head, and the row whose survivors are fetched (-1: all keys).
+    taken : int64 [commands], when the machine asked. offset : int64 [commands + 1], into the accesses.
+    issued, back : int64 [accesses], see `dram.ports.PortTimes`.
+    """
+
+    requests: Int64
+    taken: Int64
+    offset: Int64
+    issued: Int64
+    back: Int64
+
+
+@dataclass(frozen=True)
 class ClosedLoop:
     """Times of one group, and what the memory did.
 
@@ -67,6 +83,7 @@ class ClosedLoop:
     moved_bytes: Int64
     rounds: int
     script: Script
+    transfers: Transfers
 
 
 def _row_bits(config: AcceleratorConfig, group: Group) -> tuple[int, ...]:
@@ -247,11 +264,13 @@ def closed_loop(
     for rounds in range(1, ROUNDS + 1):
         times, events, asked, taken = _attention(config, group, script)
         commands = memory.commands(asked)
-        found = script.answered(commands, commands.program.run(taken + 1), taken)
+        answer = commands.program.run(taken + 1)
+        found = script.answered(commands, answer, taken)
         if found.same(script):
-            moved = np.zeros(times.dram_bytes.shape[1], np.int64)
-            np.add.at(moved, commands.kinds, np.diff(commands.program.offset) * memory.size)
-            return ClosedLoop(times, events, commands.program.counters(), moved, rounds, script)
+            moved, offset = np.zeros(times.dram_bytes.shape[1], np.int64), commands.program.offset
+            np.add.at(moved, commands.kinds, np.diff(offset) * memory.size)
+            transfers = Transfers(asked.requests, taken, offset, answer.issued, answer.back)
+            return ClosedLoop(times, events, commands.program.counters(), moved, rounds, script, transfers)
         script = found
     raise RuntimeError(f"attention and memory did not agree within {ROUNDS} rounds")
 

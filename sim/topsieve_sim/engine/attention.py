@@ -15,7 +15,7 @@ from topsieve_sim.arch import AcceleratorConfig, MemoryModel
 from topsieve_sim.arch.formats import NumberFormats
 from topsieve_sim.closed_loop.loop import TokenPlaces
 from topsieve_sim.energy import Action, Component
-from topsieve_sim.engine.closed_loop import MemoryCosts, closed_loop_times, token_places
+from topsieve_sim.engine.closed_loop import MemoryCosts, closed_loop_times, stored_tokens, token_places
 from topsieve_sim.engine.ledger import Actions, Cost, UnitCycles
 from topsieve_sim.engine.program import AttentionWork, Program
 from topsieve_sim.engine.selection import Selections, drawn_selections, selections
@@ -281,11 +281,7 @@ def attention_costs(
     groups: list[timing.AttentionGroup] = []
     memory_places: list[TokenPlaces] = []
     for descriptor, decided, chosen in zip(work, decisions, select, strict=True):
-        op = descriptor.query_key
-        stored = tokens[op.sequence, op.step] if in_loop else 0
-        if in_loop and config.successor.evict:
-            # Evicted tokens leave their places to newer ones: what is live stands side by side.
-            stored = op.keys
+        stored = stored_tokens(descriptor, config, tokens) if in_loop else 0
         name = (descriptor.shape, decided.name, chosen.cycles.tobytes(), chosen.flush.tobytes(), stored)
         place = timed.setdefault(name, len(groups))
         if place == len(groups):

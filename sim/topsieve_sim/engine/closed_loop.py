@@ -7,14 +7,14 @@ equal places, so equal descriptors stay equal.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topsieve_sim.arch import AcceleratorConfig
-from topsieve_sim.closed_loop.loop import ClosedLoop, Group, Script, TokenPlaces, closed_loop
+from topsieve_sim.closed_loop.loop import Group, Script, TokenPlaces, closed_loop
 from topsieve_sim.engine.program import AttentionWork
 from topsieve_sim.timing.attention import AttentionTimes
 
@@ -28,6 +28,13 @@ class MemoryCosts:
 
     moved_bytes: NDArray[np.int64]
     activates: NDArray[np.int64]
+
+
+def stored_tokens(work: AttentionWork, config: AcceleratorConfig, tokens: Mapping[tuple[int, int], int]) -> int:
+    """Tokens that have a place in memory when a descriptor runs; `tokens` by (sequence, step)."""
+    op = work.query_key
+    # Evicted tokens leave their places to newer ones: what is live stands side by side.
+    return op.keys if config.successor.evict else tokens[op.sequence, op.step]
 
 
 def token_places(
@@ -60,16 +67,21 @@ def closed_loop_times(
     InputError
         a group does not fit the machine or its memory.
     """
-    runs: list[ClosedLoop] = []
+    parts: list[AttentionTimes] = []
+    moved: list[NDArray[np.int64]] = []
+    activates: list[int] = []
     settled: dict[tuple[int, ...], Script] = {}
     for group, place in zip(groups, places, strict=True):
         shape = group.shape(config)
-        runs.append(closed_loop(config, group, place, settled.get(shape)))
-        settled[shape] = runs[-1].script
+        run = closed_loop(config, group, place, settled.get(shape))
+        settled[shape] = run.script
+        # Only sums stay: events and accesses of a long trace would not fit in memory.
+        parts.append(run.times)
+        moved.append(run.moved_bytes)
+        activates.append(run.counters.activates)
     times = AttentionTimes(
-        cycles=np.concatenate([run.times.cycles for run in runs]),
-        unit_cycles=np.concatenate([run.times.unit_cycles for run in runs]),
-        dram_bytes=np.concatenate([run.times.dram_bytes for run in runs]),
+        cycles=np.concatenate([part.cycles for part in parts]),
+        unit_cycles=np.concatenate([part.unit_cycles for part in parts]),
+        dram_bytes=np.concatenate([part.dram_bytes for part in parts]),
     )
-    moved = np.stack([run.moved_bytes for run in runs])
-    return times, MemoryCosts(moved, np.array([run.counters.activates for run in runs]))
+    return times, MemoryCosts(np.stack(moved), np.array(activates))

@@ -1,7 +1,8 @@
 """One layer of a trace row by row: when each row was in which unit, how full the queues were, what the memory moved.
 
 `simulate` keeps sums; this runs the descriptors of one layer again and keeps the events. The layer is run as a trace of its own,
-so its cycles are those of `simulate` on that part of the trace with the same seed.
+so its cycles are those of `simulate` on that part of the trace with the same seed. Before DRAM, all tokens of the whole trace keep
+their places, so its cycles are those that the layer takes in the whole run.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from numpy.typing import NDArray
 
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.arch.config import MemoryModel
+from topsieve_sim.closed_loop.loop import TokenPlaces, closed_loop
+from topsieve_sim.closed_loop.memory import machine_memory
 from topsieve_sim.engine.attention import NO_SELECTION, Assumptions, Memo, decide, timing_group
+from topsieve_sim.engine.closed_loop import stored_tokens, token_places
 from topsieve_sim.engine.program import AttentionWork, prepare
 from topsieve_sim.engine.selection import drawn_selections
 from topsieve_sim.engine.termination import told_by_rows
@@ -44,8 +48,6 @@ Int64 = NDArray[np.int64]
 # Points of the bandwidth counter; a point is the mean over its share of the run.
 BANDWIDTH_POINTS = 2000
 _PLANES = {KEY_MSB: "keys", KEY_LSB: "key LSBs", VALUE: "values"}
-# Memory models whose transfers can be told word by word.
-_MODELS = (MemoryModel.IDEAL, MemoryModel.AXI)
 
 
 @dataclass(frozen=True)
@@ -71,31 +73,32 @@ def row_times(
     Raises
     ------
     InputError
-        the trace has no attention there, or the machine's memory model does not tell its transfers.
+        the trace has no attention there, or keys of it end early.
     """
-    if config.memory.model not in _MODELS:
-        allowed = ", ".join(model.value for model in _MODELS)
-        raise InputError(
-            "does not tell its transfers word by word",
-            field="memory.model",
-            value=config.memory.model.value,
-            allowed=allowed,
-        )
     part = layer_trace(trace, layer, sequence, step)
     work = [unit for unit in prepare(part).work if isinstance(unit, AttentionWork)]
     start = 0
     slices: list[Slice] = []
     levels: dict[str, list[tuple[Int64, Int64]]] = {}
+    accesses: list[tuple[Int64, Int64]] = []
     moved: list[tuple[Int64, Int64]] = []
-    for group in _groups(work, part, config, seed):
-        run = _run(config, group)
+    in_loop = config.memory.model is MemoryModel.DRAM
+    tokens = prepare(trace).tokens if in_loop else {}
+    for unit, group, survivors in _groups(work, part, config, seed):
+        if in_loop:
+            run = _dram_run(config, group, token_places(unit, stored_tokens(unit, config, tokens), survivors))
+        else:
+            run = _run(config, group)
         slices += _slices(config, group, run, start)
         for name, (entered, gone) in _queues(group, run.events).items():
             levels.setdefault(name, []).append((entered + start, gone + start))
         moved.append((run.word_cycles + start, run.word_bytes))
+        accesses += [(issued + start, back + start) for issued, back in run.accesses]
         start += run.cycles
     counters = [_bandwidth(config, start, moved)]
-    counters += [_level(name, parts) for name, parts in levels.items()]
+    if accesses:
+        counters.append(_level("accesses between port and data", accesses, "accesses"))
+    counters += [_level(name, parts, "rows") for name, parts in levels.items()]
     name = f"{trace.model} {trace.method} layer {layer} sequence {sequence} step {step}".strip()
     return RowTimes(config, name, start, tuple(slices), tuple(counters))
 
@@ -120,8 +123,10 @@ def layer_trace(trace: Trace, layer: int, sequence: int, step: int) -> Trace:
     return replace(trace, ops=tuple(trace.ops[index] for index in wanted), operands=operands)
 
 
-def _groups(work: list[AttentionWork], part: Trace, config: AcceleratorConfig, seed: int) -> list[AttentionGroup]:
-    """What `simulate` hands to the timing model."""
+def _groups(
+    work: list[AttentionWork], part: Trace, config: AcceleratorConfig, seed: int
+) -> list[tuple[AttentionWork, AttentionGroup, Int64 | None]]:
+    """What `simulate` hands to the timing model: descriptors, their groups, and survivors where data decided them."""
     work = [told_by_rows(unit, part, config) for unit in work]
     memo: Memo = {}
     decisions = [decide(unit, part, config, memo, Assumptions()) for unit in work]
@@ -135,18 +140,21 @@ def _groups(work: list[AttentionWork], part: Trace, config: AcceleratorConfig, s
     bits, generator = config.formats.probability_bits, np.random.default_rng(seed)
     for number, found in zip(drawn, drawn_selections(config, sizes, kept, bits, generator), strict=True):
         chosen[number] = found
-    return [timing_group(*each, config) for each in zip(work, decisions, chosen, strict=True)]
+    groups = [timing_group(*each, config) for each in zip(work, decisions, chosen, strict=True)]
+    return [(unit, group, decided.survivors) for unit, group, decided in zip(work, groups, decisions, strict=True)]
 
 
 @dataclass(frozen=True)
 class _Run:
-    """Events of one descriptor, its memory requests (kind, head, cycle of the first word, cycles) and words moved."""
+    """Events of one descriptor, its memory requests (kind, head, cycle of the first word, cycles), words moved, and with DRAM
+    the cycles in which accesses left their ports and their data was back."""
 
     cycles: int
     events: Int64
     requests: list[tuple[int, int, int, int]]
     word_cycles: Int64
     word_bytes: Int64
+    accesses: tuple[tuple[Int64, Int64], ...] = ()
 
 
 def _run(config: AcceleratorConfig, group: AttentionGroup) -> _Run:
@@ -176,6 +184,29 @@ def _run(config: AcceleratorConfig, group: AttentionGroup) -> _Run:
     served = np.concatenate([begin + np.arange(words) for _, _, begin, words in requests])
     parts = [_word_bytes(config, int(words), int(size)) for words, size in zip(spent, sizes, strict=True)]
     return _Run(int(first.cycles[0]), events, requests, served, np.concatenate(parts))
+
+
+def _dram_run(config: AcceleratorConfig, group: AttentionGroup, places: TokenPlaces) -> _Run:
+    found = closed_loop(config, group, places)
+    told = found.transfers
+    requests, busy_until = [], 0
+    # As the accounting has it: a request is served from the cycle after it was taken, or after the one before it, to its last data.
+    for number, (kind, head, _) in enumerate(told.requests.tolist()):
+        begin = max(busy_until, int(told.taken[number]) + 1)
+        last = told.back[told.offset[number] : told.offset[number + 1]]
+        busy_until = max(busy_until, begin, int(last.max(initial=0)) + 1)
+        # A request whose data came before that of the one before it has no cycle of its own.
+        if busy_until > begin:
+            requests.append((kind, head, begin, busy_until - begin))
+    # An access takes its channel's bus for some cycles, the last of them the one in which its data is back.
+    size = machine_memory(config).organization.access_bytes
+    cycles = max(1, round(size * config.memory.channels / config.memory.bytes_per_cycle))
+    loaded = told.back[: told.offset[len(told.requests)]]
+    words = np.maximum(loaded[:, None] - np.arange(cycles), 0).reshape(-1)
+    share = np.full(cycles, size // cycles)
+    share[0] += size % cycles
+    sizes, waiting = np.tile(share, loaded.size), ((told.issued, told.back),)
+    return _Run(int(found.times.cycles[0]), found.events, requests, words, sizes, waiting)
 
 
 def _word_bytes(config: AcceleratorConfig, words: int, size: int) -> Int64:
@@ -266,14 +297,14 @@ def _queues(group: AttentionGroup, events: Int64) -> dict[str, tuple[Int64, Int6
     return queues
 
 
-def _level(name: str, parts: list[tuple[Int64, Int64]]) -> Counter:
-    """How many rows are in a queue, as steps."""
+def _level(name: str, parts: list[tuple[Int64, Int64]], unit: str) -> Counter:
+    """How many are in a queue, as steps."""
     entered, gone = (np.concatenate(column) for column in zip(*parts, strict=True))
     cycles, where = np.unique(np.concatenate((entered, gone)), return_inverse=True)
     change = np.zeros(cycles.size, np.int64)
     np.add.at(change, where, np.concatenate((np.ones_like(entered), -np.ones_like(gone))))
     return Counter(
-        name=name, unit="rows", cycles=tuple(cycles.tolist()), values=tuple(np.cumsum(change).astype(float).tolist())
+        name=name, unit=unit, cycles=tuple(cycles.tolist()), values=tuple(np.cumsum(change).astype(float).tolist())
     )
 
 

@@ -18,7 +18,7 @@ from topsieve_sim.arch import AcceleratorConfig, MemoryModel
 from topsieve_sim.closed_loop.loop import TokenPlaces
 from topsieve_sim.energy import Action, Component
 from topsieve_sim.engine.attention import ATTENTION_TRAFFIC, ATTENTION_UNITS, memory_actions
-from topsieve_sim.engine.closed_loop import MemoryCosts, closed_loop_times, token_places
+from topsieve_sim.engine.closed_loop import MemoryCosts, closed_loop_times, stored_tokens, token_places
 from topsieve_sim.engine.ledger import Actions, Cost, UnitCycles
 from topsieve_sim.engine.program import AttentionWork
 from topsieve_sim.engine.singles import at_operation
@@ -154,9 +154,7 @@ def termination_costs(
     memory_places: list[TokenPlaces] = []
     for unit, found in zip(work, decided, strict=True):
         op = unit.query_key
-        stored = 0
-        if in_loop:
-            stored = op.keys if config.successor.evict else tokens[op.sequence, op.step]
+        stored = stored_tokens(unit, config, tokens) if in_loop else 0
         place = timed.setdefault((unit.shape, found.name, stored), len(groups))
         if place == len(groups):
             groups.append(_timing_group(unit, found, config))
