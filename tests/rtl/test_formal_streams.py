@@ -34,6 +34,10 @@ def test_fifo_keeps_order_and_content_for_ever(depth, storage):
     prove(FifoProof(Fifo(unsigned(BITS), depth, storage, observed=True)), depth=3)
 
 
+def test_a_fifo_without_its_first_word_in_a_register_keeps_order_and_content_for_ever():
+    prove(FifoProof(Fifo(unsigned(BITS), 5, Storage.LUT_RAM, front=False, observed=True)), depth=3)
+
+
 def test_the_assumptions_let_a_fifo_fill_up():
     prove(FifoProof(Fifo(unsigned(BITS), 3, Storage.LUT_RAM, observed=True)), depth=8, mode=Mode.COVER)
 

@@ -17,11 +17,12 @@ from topsieve_sim.stepped.pipeline import CreditPipeline as SteppedPipeline
 @settings(max_examples=40, deadline=None)
 @given(
     depth=st.integers(1, 9),
-    storage=st.sampled_from(Storage),
+    storage=st.sampled_from([*[(kind, True) for kind in Storage], (Storage.LUT_RAM, False)]),
     cases=st.lists(stalled_cases(st.integers(0, 255)), min_size=1, max_size=3),
 )
 def test_every_depth_and_storage_is_the_same_fifo(depth, storage, cases):
-    design = Design(Fifo(unsigned(8), depth, storage), "fifo")
+    kind, front = storage
+    design = Design(Fifo(unsigned(8), depth, kind, front=front), "fifo")
     compare(design, lambda: SteppedPipeline(lambda beat: beat, 1, depth), cases)
 
 
@@ -38,6 +39,11 @@ def test_structured_beats_pass_unchanged(data, lanes, signed):
 def test_depth_is_checked():
     with pytest.raises(ValueError, match="depth must be at least 1, got 0"):
         Fifo(unsigned(8), 0)
+
+
+def test_block_ram_needs_its_first_word_in_a_register():
+    with pytest.raises(ValueError, match="only LUT RAM can do without"):
+        Fifo(unsigned(8), 4, Storage.BLOCK_RAM, front=False)
 
 
 @pytest.mark.parametrize(("lanes", "message"), [(0, "lanes must be at least 1, got 0")])

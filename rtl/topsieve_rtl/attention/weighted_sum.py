@@ -68,8 +68,8 @@ class WeightedSumArray(wiring.Component):
         depth = attention_latencies(self.config).output_rows
         beat = self.i.payload
         m.submodules.pending = pending = Fifo(self.row_bits, depth)
-        # Whole rows are too wide for registers.
-        m.submodules.fifo = fifo = Fifo(self.o.payload.shape(), depth, Storage.LUT_RAM)
+        # Whole rows are too wide for registers, and nothing is decided from them.
+        m.submodules.fifo = fifo = Fifo(self.o.payload.shape(), depth, Storage.LUT_RAM, front=False)
         wiring.connect(m, fifo.o, wiring.flipped(self.o))
 
         # Admission: `open` while a row has begun and its last beat has not come.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from amaranth import Cat, Module, Mux, Shape, Signal
+from amaranth import Cat, Module, Mux, Shape, Signal, Value
 from amaranth.hdl import ShapeLike
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -34,6 +34,8 @@ class Fifo(wiring.Component):
     payload_shape : shape of a beat.
     depth : slots, at least 1; any number, not only powers of two.
     storage : registers, LUT RAM (asynchronous read) or block RAM (synchronous read); by default chosen from the depth.
+    front : keep the first word of a memory in a register as well, so that what is decided from it does not wait for the
+        memory; only LUT RAM can do without. Registers always have it.
     observed : add the ports `observe_index` and `observe_payload`, which read the n-th waiting beat; for proofs only.
 
     Members
@@ -44,19 +46,27 @@ class Fifo(wiring.Component):
 
     Attributes
     ----------
-    head, tail : addresses of the next read and the next write in a memory; for proofs.
+    head, after_head, tail : addresses of the first and the second word and of the next write in a memory; for proofs.
 
     Raises
     ------
     ValueError
-        `depth` under 1.
+        `depth` under 1, or block RAM without its first word in a register.
     """
 
     def __init__(
-        self, payload_shape: ShapeLike, depth: int, storage: Storage | None = None, *, observed: bool = False
+        self,
+        payload_shape: ShapeLike,
+        depth: int,
+        storage: Storage | None = None,
+        *,
+        front: bool = True,
+        observed: bool = False,
     ) -> None:
         if depth < 1:
             raise ValueError(f"depth must be at least 1, got {depth}")
+        if not front and storage is not Storage.LUT_RAM:
+            raise ValueError(f"only LUT RAM can do without the first word in a register, got {storage}")
         if storage is None:
             storage = (
                 Storage.REGISTERS
@@ -67,9 +77,11 @@ class Fifo(wiring.Component):
             )
         self.depth = depth
         self.storage = Storage(storage)
+        self.front = front
         self.observed = observed
         self._payload_shape = payload_shape
         self.head = Signal(range(depth))
+        self.after_head = Signal(range(depth), init=1 % depth)
         self.tail = Signal(range(depth))
         members = {
             "i": In(stream.Signature(payload_shape)),
@@ -118,42 +130,61 @@ class Fifo(wiring.Component):
         width = Shape.cast(self._payload_shape).width
         m.submodules.words = words = memory.Memory(shape=width, depth=self.depth, init=[])
         head, tail = self.head, self.tail
-        after_head = Signal(range(self.depth))
+        after_head = self.after_head
         after_tail = Signal(range(self.depth))
+        beyond = Signal(range(self.depth))
         m.d.comb += [
-            after_head.eq(Mux(head == self.depth - 1, 0, head + 1)),
-            after_tail.eq(Mux(tail == self.depth - 1, 0, tail + 1)),
+            after_tail.eq(_following(tail, self.depth)),
+            beyond.eq(_following(after_head, self.depth)),
         ]
         with m.If(read):
-            m.d.sync += head.eq(after_head)
+            m.d.sync += [head.eq(after_head), after_head.eq(beyond)]
         with m.If(write):
             m.d.sync += tail.eq(after_tail)
         incoming = Cat(self.i.payload)
+        outgoing = Cat(self.o.payload)
         writer = words.write_port()
         m.d.comb += [writer.addr.eq(tail), writer.data.eq(incoming), writer.en.eq(write)]
-        outgoing = Cat(self.o.payload)
-        if self.storage is Storage.LUT_RAM:
+        first, second = Signal(width), Signal(width)
+        if not self.front:
             reader = words.read_port(domain="comb")
             m.d.comb += [reader.addr.eq(head), outgoing.eq(reader.data)]
         else:
-            # The word written into the slot that is read at the same edge goes round the memory, whose read port is
-            # off meanwhile: what block RAM returns for such a read is not portable between vendors' tools.
-            reader = words.read_port()
-            collides = Signal()
-            bypassed = Signal()
-            bypass = Signal(width)
-            m.d.comb += [
-                reader.addr.eq(Mux(read, after_head, head)),
-                collides.eq(write & (tail == reader.addr)),
-                reader.en.eq(~collides),
-                outgoing.eq(Mux(bypassed, bypass, reader.data)),
-            ]
-            m.d.sync += [bypassed.eq(collides), bypass.eq(incoming)]
+            if self.storage is Storage.LUT_RAM:
+                reader = words.read_port(domain="comb")
+                m.d.comb += [reader.addr.eq(after_head), second.eq(reader.data)]
+            else:
+                # The word written into the slot that is read at the same edge goes round the memory, whose read port is
+                # off meanwhile: what block RAM returns for such a read is not portable between vendors' tools.
+                reader = words.read_port()
+                collides = Signal()
+                bypassed = Signal()
+                bypass = Signal(width)
+                m.d.comb += [
+                    reader.addr.eq(Mux(read, beyond, after_head)),
+                    collides.eq(write & (tail == reader.addr)),
+                    reader.en.eq(~collides),
+                    second.eq(Mux(bypassed, bypass, reader.data)),
+                ]
+                m.d.sync += [bypassed.eq(collides), bypass.eq(incoming)]
+            m.d.comb += outgoing.eq(first)
+            with m.If(read & (self.level != 1)):
+                m.d.sync += first.eq(second)
+            with m.Elif(read | (self.level == 0)):
+                m.d.sync += first.eq(incoming)
         if self.observed:
             observer = words.read_port(domain="comb")
             place = Signal(range(2 * self.depth))
+            held: Value = observer.data
+            if self.front:
+                held = Mux(self.observe_index == 0, first, Mux(self.observe_index == 1, second, held))
             m.d.comb += [
                 place.eq(head + self.observe_index),
                 observer.addr.eq(Mux(place >= self.depth, place - self.depth, place)),
-                Cat(self.observe_payload).eq(observer.data),
+                Cat(self.observe_payload).eq(held),
             ]
+
+
+def _following(place: Signal, depth: int) -> Value:
+    """The slot after `place`, round the end."""
+    return Mux(place == depth - 1, 0, place + 1)

@@ -31,9 +31,10 @@ class FifoProof(Elaboratable):
         ]
         if fifo.storage is not Storage.REGISTERS:
             # Where the next write goes, as far behind the next read as there are beats inside.
-            end = fifo.head + fifo.level
+            end, second = fifo.head + fifo.level, fifo.head + 1
             m.d.comb += [
                 Assert(fifo.head < fifo.depth),
+                Assert(fifo.after_head == Mux(second >= fifo.depth, second - fifo.depth, second)),
                 Assert(fifo.tail == Mux(end >= fifo.depth, end - fifo.depth, end)),
             ]
         with m.If(order.tracking):
