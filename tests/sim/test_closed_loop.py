@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from topsieve_sim.arch import load_config
 from topsieve_sim.closed_loop import loop
+from topsieve_sim.closed_loop.commands import TokenPlaces
 from topsieve_sim.closed_loop.layout import PlaneRows, accesses, place_planes
-from topsieve_sim.closed_loop.loop import TokenPlaces, closed_loop
+from topsieve_sim.closed_loop.loop import back_to_back, closed_loop
+from topsieve_sim.closed_loop.memory import machine_memory
 from topsieve_sim.timing.attention import AttentionGroup
 
 LAYOUTS = ("head_major", "token_major", "paged")
@@ -146,3 +148,30 @@ def test_layouts_show_in_rows_and_cycles():
     cycles = {layout: int(run.times.cycles[0]) for layout, run in found.items()}
     assert activates["head_major"] < activates["token_major"]
     assert cycles["head_major"] < cycles["paged"] < cycles["token_major"]
+
+
+def test_the_first_of_several_on_one_memory_is_one_alone() -> None:
+    group, places = group_of(np.random.default_rng(6), **GROUPS["survivors"])
+    config = machine()
+    alone, (first, second) = closed_loop(config, group, places), back_to_back(config, [(group, places)] * 2)
+    assert (first.events == alone.events).all()
+    assert first.counters == alone.counters
+    assert (second.moved_bytes == alone.moved_bytes).all()
+    served = [
+        run.counters.read_commands + run.counters.merged_reads + run.counters.forwarded_reads for run in (alone, second)
+    ]
+    assert served[1] == 2 * served[0]
+
+
+def test_refreshes_fall_due_across_groups_on_one_memory() -> None:
+    """A group that is shorter than the refresh interval meets no refresh alone; a row of them meets all that fall due."""
+    group, places = group_of(np.random.default_rng(7), heads=5, queries=1, keys=150, kept=150)
+    config = machine()
+    chain = back_to_back(config, [(group, places)] * 8)
+    interval = machine_memory(config).timing.tREFI
+    cycles = [int(run.times.cycles[0]) for run in chain]
+    assert cycles[0] < interval < sum(cycles)
+    due = sum(cycles) // interval * config.memory.channels
+    assert chain[0].counters.refreshes == 0
+    assert due <= chain[-1].counters.refreshes <= due + config.memory.channels
+    assert sum(cycles) > len(chain) * cycles[0]

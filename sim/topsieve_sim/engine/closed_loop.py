@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topsieve_sim.arch import AcceleratorConfig
-from topsieve_sim.closed_loop.loop import Group, Script, TokenPlaces, closed_loop
+from topsieve_sim.closed_loop.commands import Group, TokenPlaces
+from topsieve_sim.closed_loop.loop import Script, closed_loop
 from topsieve_sim.engine.program import AttentionWork
 from topsieve_sim.timing.attention import AttentionTimes
 

@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.arch.config import MemoryModel
-from topsieve_sim.closed_loop.loop import TokenPlaces, closed_loop
+from topsieve_sim.closed_loop.commands import TokenPlaces
+from topsieve_sim.closed_loop.loop import closed_loop
 from topsieve_sim.closed_loop.memory import machine_memory
-from topsieve_sim.engine.attention import NO_SELECTION, Assumptions, Memo, decide, timing_group
 from topsieve_sim.engine.closed_loop import stored_tokens, token_places
-from topsieve_sim.engine.program import AttentionWork, prepare
-from topsieve_sim.engine.selection import drawn_selections
-from topsieve_sim.engine.termination import told_by_rows
+from topsieve_sim.engine.groups import timed_groups
+from topsieve_sim.engine.program import prepare
 from topsieve_sim.errors import InputError
 from topsieve_sim.report import Counter, Slice, Unit
 from topsieve_sim.timing.accounting import KEY_LSB, KEY_MSB, VALUE
@@ -76,7 +75,6 @@ def row_times(
         the trace has no attention there, or keys of it end early.
     """
     part = layer_trace(trace, layer, sequence, step)
-    work = [unit for unit in prepare(part).work if isinstance(unit, AttentionWork)]
     start = 0
     slices: list[Slice] = []
     levels: dict[str, list[tuple[Int64, Int64]]] = {}
@@ -84,7 +82,7 @@ def row_times(
     moved: list[tuple[Int64, Int64]] = []
     in_loop = config.memory.model is MemoryModel.DRAM
     tokens = prepare(trace).tokens if in_loop else {}
-    for unit, group, survivors in _groups(work, part, config, seed):
+    for unit, group, survivors in timed_groups(part, config, seed):
         if in_loop:
             run = _dram_run(config, group, token_places(unit, stored_tokens(unit, config, tokens), survivors))
         else:
@@ -121,27 +119,6 @@ def layer_trace(trace: Trace, layer: int, sequence: int, step: int) -> Trace:
         raise InputError("the trace has no attention there", value=place)
     operands = {(wanted[index], name): array for (index, name), array in trace.operands.items() if index in wanted}
     return replace(trace, ops=tuple(trace.ops[index] for index in wanted), operands=operands)
-
-
-def _groups(
-    work: list[AttentionWork], part: Trace, config: AcceleratorConfig, seed: int
-) -> list[tuple[AttentionWork, AttentionGroup, Int64 | None]]:
-    """What `simulate` hands to the timing model: descriptors, their groups, and survivors where data decided them."""
-    work = [told_by_rows(unit, part, config) for unit in work]
-    memo: Memo = {}
-    decisions = [decide(unit, part, config, memo, Assumptions()) for unit in work]
-    chosen = [decided.selection or NO_SELECTION for decided in decisions]
-    drawn = [
-        number
-        for number, (unit, decided) in enumerate(zip(work, decisions, strict=True))
-        if unit.kept < unit.query_key.keys and decided.selection is None
-    ]
-    sizes, kept = [decisions[number].row_keys for number in drawn], [work[number].kept for number in drawn]
-    bits, generator = config.formats.probability_bits, np.random.default_rng(seed)
-    for number, found in zip(drawn, drawn_selections(config, sizes, kept, bits, generator), strict=True):
-        chosen[number] = found
-    groups = [timing_group(*each, config) for each in zip(work, decisions, chosen, strict=True)]
-    return [(unit, group, decided.survivors) for unit, group, decided in zip(work, groups, decisions, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,7 @@ class _Run:
             answers = (
                 f"memory model dram: {dram.preset}, {memory.channels} channels, {dram.layout} layout, {dram.ports} ports with "
                 f"{dram.port_outstanding} accesses each; bytes are whole accesses; energy at HBM2's cost of an access and an "
-                f"activation; live tokens drawn where the trace names none; an idle memory for each descriptor. Operations outside attention: {ideal}"
+                f"activation; live tokens drawn where the trace names none; an idle memory for each descriptor, which flatters short ones. Operations outside attention: {ideal}"
             )
         notes = [
             answers,

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topsieve_sim.arch import AcceleratorConfig, MemoryModel
-from topsieve_sim.closed_loop.loop import TokenPlaces
+from topsieve_sim.closed_loop.commands import TokenPlaces
 from topsieve_sim.energy import Action, Component
 from topsieve_sim.engine.attention import ATTENTION_TRAFFIC, ATTENTION_UNITS, memory_actions
 from topsieve_sim.engine.closed_loop import MemoryCosts, closed_loop_times, stored_tokens, token_places

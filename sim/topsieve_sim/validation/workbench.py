@@ -124,10 +124,13 @@ class Workbench:
         config = self.machine(*overrides)
         key = (config.digest, f"{workload} step {step} layer {layer}")
         if key not in self._reports:
-            trace = self.program(workload).trace
-            ops = tuple(op for op in trace.ops if op.step == step and layer in (None, op.layer))
-            self._reports[key] = simulate(replace(trace, ops=ops), config)
+            self._reports[key] = simulate(self.token_trace(workload, step, layer), config)
         return self._reports[key]
+
+    def token_trace(self, workload: str, step: int, layer: int | None = None) -> Trace:
+        """One generated token of a workload without operands, or one layer of it."""
+        trace = self.program(workload).trace
+        return replace(trace, ops=tuple(op for op in trace.ops if op.step == step and layer in (None, op.layer)))
 
     def milliseconds(self, workload: str, *overrides: str) -> float:
         """Latency of `workload`."""
