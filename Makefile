@@ -12,7 +12,7 @@ DEMO_METHODS := dense,random,spatten,tome,evit,powerbert,spatten:head_keep=0.75,
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help environment system demo check unit test test-full bench sweep-bench gpu-bench validation registers charts resources bit-plans ladder early-termination transforms site leaderboard notebooks models clean distclean constraints
+.PHONY: help environment system demo check unit test test-full bench scalesim sweep-bench gpu-bench validation registers charts resources bit-plans ladder early-termination transforms site leaderboard notebooks models clean distclean constraints
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -47,6 +47,10 @@ bench: environment ## speed of simulator and library, ratios measured side by si
 	$(BIN)/python -m topsieve_rtl.bench
 	$(BIN)/python -m topsieve.bench
 	$(BIN)/python -m topsieve.exploration.bench
+
+scalesim: environment ## SCALE-Sim 3.0.0 in an environment of its own (it needs numpy 1.26), for make bench; half a gigabyte
+	$(BIN)/python -m venv .venv-scalesim
+	.venv-scalesim/bin/pip install --quiet scalesim==3.0.0 numpy==1.26.4
 
 sweep-bench: environment ## what workers cost a sweep, in processor and wall-clock time (two idle cores; a few minutes)
 	$(BIN)/python -m topsieve.exploration.bench
@@ -98,7 +102,7 @@ constraints: environment ## write the installed versions to constraints.txt
 
 clean: ## remove build products, results and caches, not .venv
 	rm -rf build dist results .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print | xargs rm -rf
+	find . -path ./$(VENV) -prune -o -path ./.venv-scalesim -prune -o -name __pycache__ -type d -print | xargs rm -rf
 
-distclean: clean ## clean, and .venv too
-	rm -rf $(VENV)
+distclean: clean ## clean, and .venv and .venv-scalesim too
+	rm -rf $(VENV) .venv-scalesim

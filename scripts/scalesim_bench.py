@@ -1,7 +1,7 @@
 """One head of a BERT-base attention layer on a 32 x 32 systolic array: our count beside SCALE-Sim's, and the time of each.
 
-Both run in this call, on this machine. SCALE-Sim has its own Python, named by TOPSIEVE_SCALESIM_PYTHON (how to make one:
-scripts/scalesim_cycles.py); without it the comparison is left out. It counts equal heads one by one, so a layer of twelve
+Both run in this call, on this machine. SCALE-Sim needs an older numpy, so it has its own Python: `make scalesim` makes one, or
+TOPSIEVE_SCALESIM_PYTHON names one; without it the comparison is left out. It counts equal heads one by one, so a layer of twelve
 takes twelve times as long there.
 """
 
@@ -21,6 +21,8 @@ TOKENS, HEAD_DIM = 384, 64
 # [m, n, k] of scores and of the weighted sum.
 PRODUCTS = ((TOKENS, TOKENS, HEAD_DIM), (TOKENS, HEAD_DIM, TOKENS))
 REPEATS = 10_000
+# What `make scalesim` makes.
+MADE = Path(__file__).resolve().parents[1] / ".venv-scalesim" / "bin" / "python"
 
 
 def main() -> None:
@@ -31,9 +33,9 @@ def main() -> None:
     RuntimeError
         the counts differ.
     """
-    python = os.environ.get("TOPSIEVE_SCALESIM_PYTHON")
+    python = os.environ.get("TOPSIEVE_SCALESIM_PYTHON") or (str(MADE) if MADE.exists() else "")
     if not python:
-        print("SCALE-Sim: left out, TOPSIEVE_SCALESIM_PYTHON names no Python that has it")
+        print("SCALE-Sim: left out, it is not installed (make scalesim)")
         return
     print(
         f"{'one head of BERT-base, 384 tokens':36} {'cycles':>8} {'SCALE-Sim CPU-s':>16} {'ours CPU-s':>12} {'ratio':>10}"

@@ -1,7 +1,7 @@
 """Cycles that SCALE-Sim counts for matrix products; run by a Python that has `scalesim` 3.0.0 and numpy 1.26.
 
-    python -m venv /tmp/scalesim && /tmp/scalesim/bin/pip install scalesim==3.0.0 numpy==1.26.4
-    /tmp/scalesim/bin/python scripts/scalesim_cycles.py tests/data/scalesim/cycles.csv > again.csv
+    make scalesim
+    .venv-scalesim/bin/python scripts/scalesim_cycles.py tests/data/scalesim/cycles.csv > again.csv
 
 Reads a CSV with the columns dataflow, array_rows, array_columns, m, n, k (further ones are ignored) and writes it with
 total_cycles and stall_cycles as SCALE-Sim reports them, and cpu_seconds of the run, which holds all products of one
