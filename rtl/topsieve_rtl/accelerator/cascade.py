@@ -69,7 +69,7 @@ class CascadeUnit(wiring.Component):
     repeated : In(32), rows computed twice, for the report.
     probability_valid, probabilities, probability_word : a beat of probabilities and its place in the row.
     output_valid, output_elements, output_head : an output row and its query head.
-    token_write : Out(TokenWrite), each change of the live list.
+    token_write : Out(TokenWrite), each change of the live list, a cycle after it is decided.
     accumulates : Out(1), the accumulators were busy in the cycle before; prunes : Out(1), the engine is. For counters.
     live_tokens, live_heads : Out, how many are alive.
     alive : Out(heads), a bit a query head.
@@ -181,7 +181,10 @@ class CascadeUnit(wiring.Component):
             writer.addr.eq(self.token_write.position),
             writer.data.eq(self.token_write.token),
         ]
-        write = self.token_write
+        # A survivor's place is not behind it, so a list that changes a cycle late is never read where it changes; the
+        # list's readers and its writer stand far apart on a chip.
+        self._write = write = Signal.like(self.token_write)
+        m.d.sync += self.token_write.eq(write)
         with m.If(state == _State.RESET):
             m.d.comb += [write.valid.eq(1), write.position.eq(place), write.token.eq(place)]
             m.d.sync += place.eq(place + 1)
@@ -305,9 +308,9 @@ class CascadeUnit(wiring.Component):
             with m.If(state == _State.PRUNE_TOKENS):
                 m.d.comb += [
                     self._walk.eq(element.index),
-                    self.token_write.valid.eq(1),
-                    self.token_write.position.eq(position),
-                    self.token_write.token.eq(self._walked),
+                    self._write.valid.eq(1),
+                    self._write.position.eq(position),
+                    self._write.token.eq(self._walked),
                 ]
                 with m.If(lane == 0):
                     m.d.sync += self._back.eq(0)

@@ -111,7 +111,7 @@ class Session:
             self.live = list(range(count))
             cost = reset_tokens_cycles(count)
             for token in range(count):
-                self._log("written", start + 1 + token + 1, (token, token))
+                self._log("written", start + 1 + token + 2, (token, token))
         elif operation is CascadeOperation.PRUNE_TOKENS:
             cost = self._prune_tokens(start, count)
         elif operation is CascadeOperation.PRUNE_HEADS:
@@ -134,9 +134,9 @@ class Session:
             self.tokens[: -(-len(self.live) // lanes) * lanes] = 0
             self.tokens[:keep] = scores
             self.live = [self.live[place] for place in kept]
-            # The list's changes end two cycles before the next command; their cycles before are the engine's.
+            # The list's changes end the cycle before the next command; their cycles before are the engine's.
             self.channels["written"].beats += list(enumerate(self.live))
-            self.channels["written"].cycles += [None] * (keep - 1) + [start + cost - 1]
+            self.channels["written"].cycles += [None] * (keep - 1) + [start + cost]
         return cost
 
     def _report(self, start: int) -> int:
