@@ -32,7 +32,7 @@ def mean_cycles(selector: str, n: int, k: int, parallelism: int, draws: int = DR
 
 
 def measured_luts(resources: Path) -> dict[str, int]:
-    """LUTs of each selector at the `ecp5` preset, placed on ECP5, from the resource page.
+    """LUTs of each selector at the `ecp5` preset with 8 lanes, placed on ECP5, from the resource page.
 
     Raises
     ------
@@ -45,7 +45,8 @@ def measured_luts(resources: Path) -> dict[str, int]:
         raise InputError(f"cannot read: {error.strerror or error}", source=str(resources)) from error
     found = {}
     for selector in SELECTOR_CODES:
-        row = re.search(rf"\| topk \| ecp5, topk\.selector={selector} \| Lattice ECP5 \| (\d+) \|", text)
+        machine = rf"ecp5, topk\.selector={selector}, topk\.parallelism=8"
+        row = re.search(rf"\| topk \| {machine} \| Lattice ECP5 \| (\d+) \|", text)
         if row is None:
             raise InputError("no ECP5 row for a selector", source=str(resources), value=selector)
         found[selector] = int(row[1])

@@ -7,7 +7,7 @@ from topsieve_sim.errors import InputError
 from topsieve_sim.golden.topk_select import radix_cycles
 
 PAGE = "\n".join(
-    f"| topk | ecp5, topk.selector={name} | Lattice ECP5 | {luts} | 1 | 0 | 0 | 1 | x |"
+    f"| topk | ecp5, topk.selector={name}, topk.parallelism=8 | Lattice ECP5 | {luts} | 1 | 0 | 0 | 1 | x |"
     for name, luts in (("quick", 7000), ("radix", 5000), ("bitonic", 8000))
 )
 

@@ -19,16 +19,17 @@ UNITS = (
 )
 # SpAtten-1/8 as it can be built: its operands come through AXI4 ports. The arrays have 64 + 64 multipliers.
 EIGHTH = ("spatten-eighth", ("memory.model=axi",), (Target.XCUP,))
-# Radix selectors have no partitions and take the machine from 76 % of the device's lookup tables to 65 %.
-RADIX = ("ecp5", ("topk.selector=radix",), LARGE)
-MACHINE = (*((preset, (), LARGE) for preset in ("tiny", "ecp5")), RADIX, EIGHTH)
+MACHINE = (*((preset, (), LARGE) for preset in ("tiny", "ecp5")), EIGHTH)
 
 SECTIONS = {
     # The tiny engine everywhere; on the FPGA preset, the three selectors side by side; of the machines that are meant for
     # larger devices, estimates.
     "Top-k engine": (
         Build("topk", "tiny"),
-        *(Build("topk", "ecp5", (f"topk.selector={kind.value}",), (Target.ECP5, Target.XC7)) for kind in SelectorKind),
+        *(
+            Build("topk", "ecp5", (f"topk.selector={kind.value}", "topk.parallelism=8"), (Target.ECP5, Target.XC7))
+            for kind in SelectorKind
+        ),
         *(Build("topk", preset, targets=(Target.XCUP,)) for preset in ("spatten-eighth", "spatten", "topsieve")),
     ),
     "Units": tuple(Build(unit, preset, targets=LARGE, place=False) for unit in UNITS for preset in ("tiny", "ecp5")),

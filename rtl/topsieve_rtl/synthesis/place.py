@@ -12,6 +12,9 @@ from topsieve_rtl.synthesis.synthesise import Netlist, Target
 from topsieve_rtl.tools import build_folder, executable, run_tool
 
 _DEVICE = ("--85k", "--speed", "6")
+# The electrostatic placer and the router that negotiates: with nextpnr's defaults a machine that fills half of the device
+# is not routed to the end.
+_ALGORITHMS = ("--placer", "static", "--router", "router2")
 DEVICE_TITLE = "ECP5-85F, speed grade 6"
 
 
@@ -35,7 +38,7 @@ class Timing:
 def place_arguments(seed: int, clock_mhz: float = 100.0) -> tuple[str, ...]:
     """What nextpnr is asked for, beside its files."""
     aim = ("--freq", str(clock_mhz), "--seed", str(seed))
-    return (*_DEVICE, "--out-of-context", "--timing-allow-fail", *aim)
+    return (*_DEVICE, *_ALGORITHMS, "--out-of-context", "--timing-allow-fail", *aim)
 
 
 def place_and_route(netlist: Netlist, *, clock_mhz: float = 100.0, seed: int = 1) -> Timing:
