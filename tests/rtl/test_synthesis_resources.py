@@ -11,6 +11,7 @@ from rtl.harness.pipeline_unit import PipelineUnit
 from topsieve_rtl.stream import Fifo, Storage
 from topsieve_rtl.synthesis import (
     Build,
+    Placement,
     Target,
     place_and_route,
     report_unit,
@@ -82,6 +83,10 @@ def test_other_families_are_not_placed():
 def test_wrong_requests_are_one_line():
     with pytest.raises(InputError, match="target: unknown FPGA family"):
         report_unit(PipelineUnit(), TINY, ["gowin"])
+    with pytest.raises(InputError, match="seed: must not be negative"):
+        Placement(seed=-1)
+    with pytest.raises(InputError, match="clock-mhz: out of range"):
+        Placement(clock_mhz=0)
 
 
 def test_a_refused_design_shows_what_the_tool_said():

@@ -223,24 +223,35 @@ class CascadeUnit(wiring.Component):
         beat, crosses = self.engine.i.payload, Signal()
         m.d.comb += [crosses.eq(self.engine.i.valid & self.engine.i.ready), beat.k.eq(wanted)]
 
-        left = Signal(range(self.config.capacity + 1))
+        # Whether something is left, and whether one beat takes it, stand in registers beside the count.
+        left, some_left, last_left = Signal(range(self.config.capacity + 1)), Signal(), Signal()
         part, parts = Signal(range(lanes // loads)), lanes // loads
         word = self.tokens.o
         loading = Signal()
-        m.d.comb += loading.eq((state == _State.PRUNE_TOKENS) & (left != 0))
+        m.d.comb += loading.eq((state == _State.PRUNE_TOKENS) & some_left)
         with m.If(reads):
-            m.d.sync += [left.eq(self.live_tokens), part.eq(0)]
+            m.d.sync += [
+                left.eq(self.live_tokens),
+                some_left.eq(self.live_tokens != 0),
+                last_left.eq(self.live_tokens <= loads),
+                part.eq(0),
+            ]
         with m.If(loading):
             m.d.comb += [
                 self.engine.i.valid.eq(word.valid),
-                beat.count.eq(Mux(left < loads, left, loads)),
-                beat.last.eq(left <= loads),
+                beat.count.eq(Mux(last_left, left, loads)),
+                beat.last.eq(last_left),
                 word.ready.eq(crosses & (beat.last | (part == parts - 1))),
             ]
             chosen = word.payload.lanes.as_value().word_select(part, loads * self.tokens.bits)
             m.d.comb += [lane.eq(chosen.word_select(n, self.tokens.bits)) for n, lane in enumerate(list(beat.lanes))]
             with m.If(crosses):
-                m.d.sync += [left.eq(left - beat.count), part.eq(Mux(part == parts - 1, 0, part + 1))]
+                m.d.sync += [
+                    left.eq(left - loads),
+                    some_left.eq(~last_left),
+                    last_left.eq(left <= 2 * loads),
+                    part.eq(Mux(part == parts - 1, 0, part + 1)),
+                ]
 
         # Heads come one a cycle, the dead ones among them.
         m.submodules.head_list = head_list = memory.Memory(shape=range(len(self.alive)), depth=len(self.alive), init=[])

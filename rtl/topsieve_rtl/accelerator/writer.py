@@ -127,27 +127,30 @@ class RowWriter(wiring.Component):
         row_bytes = Signal(range(max(-(-row_bits // 8), REPORT_RECORD_BYTES) + 1))
         bytes_left, words_left, is_record = Signal.like(row_bytes), Signal(range(words_in + 1)), Signal()
         m.d.sync += row_bytes.eq((job.head_dim * config.formats.output_bits + 7) >> 3)
-        with m.If(takes_row):
-            m.d.sync += [
-                content.eq(self.row.payload.elements.as_value()),
-                bytes_left.eq(row_bytes),
-                words_left.eq((row_bytes + (size - 1)) >> low),
-            ]
-        with m.If(takes_record):
-            m.d.sync += [
-                # On a wider bus the record stands in every place of its size, and the strobes choose.
-                content.eq(self.record.payload.data.replicate(max(1, shape.data_bits // RECORD_BITS))),
-                bytes_left.eq(REPORT_RECORD_BYTES),
-                words_left.eq(max(1, REPORT_RECORD_BYTES // size)),
-            ]
+        # What is offered is loaded whether it is valid or not: a thousand registers need not wait for that.
+        with m.If(state == _State.IDLE):
+            m.d.sync += is_record.eq(reports)
+            with m.If(reports):
+                m.d.sync += [
+                    # On a wider bus the record stands in every place of its size, and the strobes choose.
+                    content.eq(self.record.payload.data.replicate(max(1, shape.data_bits // RECORD_BITS))),
+                    bytes_left.eq(REPORT_RECORD_BYTES),
+                    words_left.eq(max(1, REPORT_RECORD_BYTES // size)),
+                ]
+            with m.Else():
+                m.d.sync += [
+                    content.eq(self.row.payload.elements.as_value()),
+                    bytes_left.eq(row_bytes),
+                    words_left.eq((row_bytes + (size - 1)) >> low),
+                ]
         with m.If(takes_row | takes_record):
-            m.d.sync += [state.eq(_State.ADDRESS), is_record.eq(takes_record)]
+            m.d.sync += state.eq(_State.ADDRESS)
 
         # AW: a burst at a time.
         page_words = BOUNDARY_BYTES // size
         to_boundary, length = Signal(range(page_words + 1)), Signal(range(shape.max_burst_words + 1))
         asks, writes = Signal(), Signal()
-        address = self._address(m, job, reports, takes_row, takes_record, Mux(asks, length << low, 0))
+        address = self._address(m, job, reports, state == _State.IDLE, takes_record, Mux(asks, length << low, 0))
         longest = Mux(words_left < shape.max_burst_words, words_left, shape.max_burst_words)
         m.d.comb += [
             to_boundary.eq(page_words - (address[low:] & (page_words - 1))),
@@ -196,7 +199,7 @@ class RowWriter(wiring.Component):
         return m
 
     def _address(
-        self, m: Module, job: data.View, reports: Signal, takes_row: Signal, takes_record: Signal, advance: Value
+        self, m: Module, job: data.View, reports: Signal, idle: Value, takes_record: Signal, advance: Value
     ) -> Value:
         """Where the next word of the row goes, from the cycle after its handshake on."""
         config, bits = self.config, self.shape.address_bits
@@ -218,16 +221,16 @@ class RowWriter(wiring.Component):
         ]
         # Three terms: the products of a row's place, and all that does not depend on it.
         origin, row_offset, head_offset, record = Signal(bits), Signal(bits), Signal(bits), Signal(bits)
-        with m.If(takes_row):
+        with m.If(~idle):
+            m.d.sync += origin.eq(origin + advance)
+        with m.Elif(reports):
+            m.d.sync += [origin.eq(record), row_offset.eq(0), head_offset.eq(0)]
+        with m.Else():
             m.d.sync += [
                 origin.eq(job.output),
                 row_offset.eq(Mux(job.live_queries, token_reader.data, number.query) * job.row_bytes),
                 head_offset.eq(Mux(job.live_heads, head_reader.data, number.head) * job.head_bytes),
             ]
-        with m.Elif(takes_record):
-            m.d.sync += [origin.eq(record), row_offset.eq(0), head_offset.eq(0)]
-        with m.Else():
-            m.d.sync += origin.eq(origin + advance)
         with m.If(~reports):
             m.d.sync += record.eq(self.job.report)
         with m.Elif(takes_record):

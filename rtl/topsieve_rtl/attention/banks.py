@@ -8,10 +8,11 @@ from amaranth import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from topsieve_rtl.attention.beat_count import AwaitedBeat, BeatCount
 from topsieve_rtl.attention.core_layouts import BankRow
 from topsieve_rtl.attention.words import WordGeometry
 from topsieve_rtl.memory.unpack import FetchBeat
-from topsieve_rtl.stream import Fifo
+from topsieve_rtl.stream import NEVER_READ_WHILE_WRITTEN, Fifo
 from topsieve_rtl.topk.networks import registered
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.golden.accelerator_latency import (
@@ -106,11 +107,17 @@ class WordBank(wiring.Component):
     -------
     address, enable, fresh, chunk : In, the write: enabled segments get the chunk if they are fresh, else zeros.
     read_address : In
+    reads : In(1), the word is used; for proofs.
     word : Out, the word addressed in the cycle before.
+
+    Attributes
+    ----------
+    overflow : a word is used that was written in the cycle of its address; never. For proofs.
     """
 
     def __init__(self, chunk_bits: int, segments: int, depth: int) -> None:
         self.chunk_bits, self.segments, self.depth = chunk_bits, segments, depth
+        self.overflow = Signal()
         super().__init__(
             {
                 "address": In(range(depth)),
@@ -118,14 +125,18 @@ class WordBank(wiring.Component):
                 "fresh": In(segments),
                 "chunk": In(chunk_bits),
                 "read_address": In(range(depth)),
+                "reads": In(1),
                 "word": Out(chunk_bits * segments),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        m.d.comb += self.overflow.eq(self.reads & self.enable.any() & (self.read_address == self.address))
         for segment in range(self.segments):
-            m.submodules[f"segment_{segment}"] = words = memory.Memory(shape=self.chunk_bits, depth=self.depth, init=[])
+            m.submodules[f"segment_{segment}"] = words = memory.Memory(
+                shape=self.chunk_bits, depth=self.depth, init=[], attrs=NEVER_READ_WHILE_WRITTEN
+            )
             writer, reader = words.write_port(), words.read_port()
             m.d.comb += [
                 writer.addr.eq(self.address),
@@ -178,13 +189,16 @@ class OperandBanks(wiring.Component):
     key_address, with_lsb : In, the key word to read, and whether its LSB plane counts.
     keys : Out, the word addressed in the cycle before.
     value_address : In; values : Out, likewise.
+    reads_keys, reads_values : In(1), the words are used; for proofs.
     value_done : In(BankRow), the values of a bank are read for the last time.
-    msb_beats, lsb_beats, value_beats : Out, complete beats of each bank.
+    awaited_keys, awaited_values : In(AwaitedBeat), of whichever bank is read next.
+    has_msb, has_lsb, has_values : Out(banks), whether the awaited beat is complete in each bank.
     idle : Out(1), every command's final beat has come.
 
     Attributes
     ----------
-    overflow : more commands are under way than a fetcher can hold; never. For proofs.
+    overflow : more commands are under way than a fetcher can hold, or a word is used that is being written; never. For
+        proofs.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -195,7 +209,7 @@ class OperandBanks(wiring.Component):
         self.weighted = WordGeometry(config.weighted_sum, lanes, config.max_head_dim)
         self.shape = key_value_fetch_shape(config)
         self.overflow = Signal()
-        counts = data.ArrayLayout(range(beats(config.capacity, lanes) + 1), banks)
+        most = self.most_beats = beats(config.capacity, lanes)
         super().__init__(
             {
                 "fetched": In(stream.Signature(FetchBeat(self.shape))),
@@ -205,13 +219,17 @@ class OperandBanks(wiring.Component):
                 "weighted_words": In(range(self.weighted.words + 1)),
                 "key_address": In(range(banks * bank_words(config, self.product))),
                 "with_lsb": In(1),
+                "reads_keys": In(1),
+                "reads_values": In(1),
                 "keys": Out(data.ArrayLayout(signed(formats.key_bits), config.dot_product.multipliers)),
                 "value_address": In(range(banks * bank_words(config, self.weighted))),
                 "values": Out(data.ArrayLayout(signed(formats.value_bits), config.weighted_sum.multipliers)),
                 "value_done": In(BankRow(config)),
-                "msb_beats": Out(counts),
-                "lsb_beats": Out(counts),
-                "value_beats": Out(counts),
+                "awaited_keys": In(AwaitedBeat(most)),
+                "awaited_values": In(AwaitedBeat(most)),
+                "has_msb": Out(banks),
+                "has_lsb": Out(banks),
+                "has_values": Out(banks),
                 "idle": Out(1),
             }
         )
@@ -234,29 +252,35 @@ class OperandBanks(wiring.Component):
             takes.eq(self.fetched.valid & targets.o.valid),
             targets.o.ready.eq(takes & beat.final),
             self.idle.eq(~targets.o.valid),
-            self.overflow.eq(targets.i.valid & ~targets.i.ready),
         ]
         for bank in range(banks):
             with m.If(opens & (asked.bank == bank)):
                 m.d.sync += turns[bank].eq(~turns[bank])
 
         is_plane = {plane: takes & (target.plane == plane) for plane in KeyValuePlane}
+        self._words: list[WordBank] = []
         key_done = self._store_keys(m, takes, target)
         value_done = self._store_values(m, takes, target)
+        m.d.comb += self.overflow.eq(
+            Cat(targets.i.valid & ~targets.i.ready, *(words.overflow for words in self._words)).any()
+        )
         for bank in range(banks):
             here = target.bank == bank
             given = self.clear | (opens & (asked.bank == bank))
             read = self.clear | (self.value_done.valid & (self.value_done.bank == bank))
             current = target.turn == turns[bank]
-            for counts, done, restarts in (
-                (self.msb_beats, key_done & is_plane[KeyValuePlane.KEY_MSB], given),
-                (self.lsb_beats, key_done & is_plane[KeyValuePlane.KEY_LSB] & current, given),
-                (self.value_beats, value_done & is_plane[KeyValuePlane.VALUE], read),
+            for name, done, restarts, awaited, has in (
+                ("msb", key_done & is_plane[KeyValuePlane.KEY_MSB], given, self.awaited_keys, self.has_msb),
+                ("lsb", key_done & is_plane[KeyValuePlane.KEY_LSB] & current, given, self.awaited_keys, self.has_lsb),
+                ("value", value_done & is_plane[KeyValuePlane.VALUE], read, self.awaited_values, self.has_values),
             ):
-                with m.If(restarts):
-                    m.d.sync += counts[bank].eq(0)
-                with m.Elif(done & here):
-                    m.d.sync += counts[bank].eq(counts[bank] + 1)
+                m.submodules[f"{name}_beats_{bank}"] = count = BeatCount(self.most_beats)
+                m.d.comb += [
+                    count.completes.eq(done & here),
+                    count.restarts.eq(restarts),
+                    count.awaited.eq(awaited),
+                    has[bank].eq(count.has_beat),
+                ]
         return m
 
     def _place(self, m: Module, name: str, geometry: WordGeometry, words: Value, valid: Value) -> ChunkPlacer:
@@ -280,6 +304,7 @@ class OperandBanks(wiring.Component):
         depth = bank_words(self.config, geometry)
         words = WordBank(bits * geometry.array.lane_split, geometry.segments, self.banks * depth)
         m.submodules[name] = words
+        self._words.append(words)
         m.d.comb += [
             words.address.eq(placer.offset + bank_base(bank, depth, self.banks)),
             words.enable.eq(Mux(writes, placer.enable, 0)),
@@ -299,7 +324,8 @@ class OperandBanks(wiring.Component):
         words = []
         for is_plane, (plane, bits) in zip(mine, planes, strict=True):
             bank = self._bank(m, plane.name.lower(), geometry, bits, placer, is_plane, target.bank)
-            m.d.comb += bank.read_address.eq(self.key_address)
+            used = self.reads_keys & (self.with_lsb | (plane != KeyValuePlane.KEY_LSB))
+            m.d.comb += [bank.read_address.eq(self.key_address), bank.reads.eq(used)]
             words.append((bank.word, bits))
         with_lsb = registered(m, self.with_lsb, "lsb_read")
         for n, key in enumerate(self.keys):
@@ -316,6 +342,7 @@ class OperandBanks(wiring.Component):
         bank = self._bank(m, "value", geometry, bits, placer, mine, target.bank)
         m.d.comb += [
             bank.read_address.eq(self.value_address),
+            bank.reads.eq(self.reads_values),
             self.values.as_value().eq(bank.word),
         ]
         return placer.beat
@@ -334,6 +361,11 @@ class QuerySlots(wiring.Component):
     fetched : In(stream.Signature(FetchBeat)), always ready.
     arrived : Out(1), a query is complete with this cycle's beat.
     slot, word : In, what to read; query : Out, the chunks addressed in the cycle before.
+    reads : In(1), they are used; for proofs.
+
+    Attributes
+    ----------
+    overflow : chunks are used that are being written; never. For proofs.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -342,6 +374,7 @@ class QuerySlots(wiring.Component):
         self.slots = query_slots()
         # Query words: the chunks of one row that a key word holds.
         self.words = geometry.words // geometry.words_per_chunk
+        self.overflow = Signal()
         width = geometry.chunks_per_word * geometry.array.lane_split
         super().__init__(
             {
@@ -349,6 +382,7 @@ class QuerySlots(wiring.Component):
                 "arrived": Out(1),
                 "slot": In(range(self.slots)),
                 "word": In(range(self.words)),
+                "reads": In(1),
                 "query": Out(data.ArrayLayout(signed(config.formats.query_bits), width)),
             }
         )
@@ -374,6 +408,8 @@ class QuerySlots(wiring.Component):
             words.fresh.eq(placer.fresh),
             words.chunk.eq(chunk_of(beat, bits)),
             words.read_address.eq(self.word + self.slot * stride),
+            words.reads.eq(self.reads),
+            self.overflow.eq(words.overflow),
             self.query.as_value().eq(words.word),
         ]
         with m.If(self.arrived):

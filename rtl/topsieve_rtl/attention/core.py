@@ -68,7 +68,8 @@ class AttentionCore(wiring.Component):
     Attributes
     ----------
     product, softmax, weighted, selection, picker, fetch_order : the units inside, for tests and proofs.
-    overflow : a queue anywhere inside is written while full or read while empty; never.
+    overflow : a queue anywhere inside is written while full or read while empty, or a word is used that is being written;
+        never.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -159,7 +160,7 @@ class AttentionCore(wiring.Component):
         """Rows to scores to probabilities."""
         config, product, softmax, picker, banks = self.config, self.product, self.softmax, self.picker, self._banks
         m.submodules.issue = issue = self._issue = RowIssue(config)
-        m.submodules.slots = slots = QuerySlots(config)
+        m.submodules.slots = slots = self._slots = QuerySlots(config)
         wiring.connect(m, picker.o, issue.i)
         wiring.connect(m, issue.o, product.i)
         wiring.connect(m, product.o, softmax.i)
@@ -178,11 +179,14 @@ class AttentionCore(wiring.Component):
             issue.factor_write.eq(self.factor_write),
             issue.whole_keys.eq(self._whole_keys),
             issue.query_arrived.eq(slots.arrived),
-            issue.msb_beats.eq(banks.msb_beats),
-            issue.lsb_beats.eq(banks.lsb_beats),
+            issue.has_msb.eq(banks.has_msb),
+            issue.has_lsb.eq(banks.has_lsb),
+            banks.awaited_keys.eq(issue.awaited),
             issue.read.eq(product.read),
             slots.slot.eq(issue.slot),
             slots.word.eq(product.read.chunk),
+            slots.reads.eq(product.read.valid),
+            banks.reads_keys.eq(product.read.valid),
             banks.key_address.eq(issue.key_address),
             banks.with_lsb.eq(issue.with_lsb),
             product.words.eq(self._job.product_words),
@@ -222,6 +226,7 @@ class AttentionCore(wiring.Component):
             tap.word.eq(place),
             weighted.words.eq(self._job.weighted_words),
             weighted.values.eq(banks.values),
+            banks.reads_values.eq(weighted.read.valid),
         ]
         with m.If(tap.valid):
             m.d.sync += place.eq(Mux(softmax.o.payload.last, 0, place + 1))
@@ -237,14 +242,15 @@ class AttentionCore(wiring.Component):
 
     def _read_values(self, m: Module, row: Value) -> Value:
         """Follow the weighted-sum array through the value words; returns whether the next beat's values are there."""
-        config, banks, weighted, job = self.config, self._banks, self.weighted, self._job
+        config, banks, weighted = self.config, self._banks, self.weighted
         count = attention_latencies(config).banks
         named = Signal(CoreRow(config))
         # Survivors' values have banks in the order of the rows.
         turn, bank, held = Signal(range(count)), Signal(range(count)), Signal(range(count))
-        beat, next_address = Signal.like(banks.value_beats[0]), Signal.like(banks.value_address)
-        starts, ends, ends_now, word_ends = Signal(), Signal(), Signal(), Signal()
-        last = weighted.i.payload.last
+        next_address = Signal.like(banks.value_address)
+        starts, ends, ends_now = Signal(), Signal(), Signal()
+        awaited, last = banks.awaited_values, weighted.i.payload.last
+        beat = Signal.like(awaited.beat)
         base = bank_base(bank, bank_words(config, weighted.geometry), count)
         read = self.fetch_order.values_read
         m.d.comb += [
@@ -252,20 +258,22 @@ class AttentionCore(wiring.Component):
             bank.eq(Mux(self._gathers, turn, named.bank)),
             starts.eq(weighted.i.valid & weighted.i.ready),
             banks.value_address.eq(Mux(starts & (beat == 0), base, next_address)),
+            awaited.beat.eq(beat),
+            awaited.following.eq(Mux(last, 0, beat + 1)),
+            awaited.starts.eq(starts),
             ends_now.eq(Mux(starts, last, ends)),
-            word_ends.eq(weighted.read.valid & (weighted.read.place + 1 == job.weighted_words)),
-            read.valid.eq(word_ends & ends_now),
+            read.valid.eq(weighted.read.last & ends_now),
             read.bank.eq(Mux(starts, bank, held)),
         ]
         with m.If(starts):
-            m.d.sync += [ends.eq(last), held.eq(bank), beat.eq(Mux(last, 0, beat + 1))]
+            m.d.sync += [ends.eq(last), held.eq(bank), beat.eq(awaited.following)]
             with m.If(last):
                 m.d.sync += turn.eq(Mux(turn == count - 1, 0, turn + 1))
         with m.If(weighted.read.valid):
             m.d.sync += next_address.eq(banks.value_address + 1)
         with m.If(self._start):
             m.d.sync += turn.eq(0)
-        return of_bank(banks.value_beats, bank) > beat
+        return of_bank(banks.has_values, bank)
 
     def _connect_fetches(self, m: Module) -> None:
         """Commands and their indices; the live list."""
@@ -322,7 +330,7 @@ class AttentionCore(wiring.Component):
             scores.eq(Cat(product.o.valid & softmax.i.ready, product.o.valid)),
             weights.eq(Cat(weighted.read.valid, self._weights)),
         ]
-        units = (product, softmax, weighted, self.selection, self.picker, self.fetch_order, self._banks)
+        units = (product, softmax, weighted, self.selection, self.picker, self.fetch_order, self._banks, self._slots)
         lost_index = self._indices.i.valid & ~self._indices.i.ready
         m.d.comb += self.overflow.eq(Cat(*(unit.overflow for unit in units), lost_index).any())
         causes = {

@@ -94,12 +94,14 @@ class DotProductArray(wiring.Component):
         control = word_control(m, start, self.words, self.read, geometry)
         m.d.comb += busy.eq(control.busy)
 
-        # Products of the word that was asked for a cycle ago.
+        # The word that was asked for a cycle ago. What leaves a block RAM comes late: operands have the register, and products
+        # stand before the first level of the tree.
         split, lanes = geometry.array.lane_split, geometry.lanes
+        query = [registered(m, element, f"query_{n}") for n, element in enumerate(self.query)]
         products = []
         for n, key in enumerate(self.keys):
             segment, element = divmod(n, split)
-            products.append(registered(m, key * self.query[segment // lanes * split + element], f"product_{n}"))
+            products.append(registered(m, key, f"key_{n}") * query[segment // lanes * split + element])
 
         # Trees over a segment and over the segments of a lane.
         sums = [
@@ -109,7 +111,7 @@ class DotProductArray(wiring.Component):
         rows = geometry.rows_per_word
         sums = [adder_tree(m, sums[row::rows], f"lane_{row}") for row in range(rows)]
         levels = tree_levels(split) + tree_levels(geometry.chunks_per_word)
-        flags = delayed(m, Cat(self.read.valid, self.read.chunk == 0, control.last), 2 + levels, "flags")
+        flags = delayed(m, Cat(self.read.valid, self.read.chunk == 0, self.read.last), 2 + levels, "flags")
         group = delayed(m, control.group, 2 + levels, "group")
         multiplier = delayed(m, self.multiplier, 3 + levels, "multiplier")
         shift = delayed(m, self.shift, 3 + levels + 1, "shift")

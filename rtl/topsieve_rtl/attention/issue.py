@@ -7,6 +7,7 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from topsieve_rtl.attention.banks import bank_base, bank_words, of_bank, query_slots
+from topsieve_rtl.attention.beat_count import AwaitedBeat
 from topsieve_rtl.attention.core_layouts import AttentionJob, BankRow, CoreRow, FactorWrite, HeadWrite
 from topsieve_rtl.attention.fall_through import FallThrough
 from topsieve_rtl.attention.layouts import ProductBeat
@@ -185,7 +186,7 @@ class RowIssue(wiring.Component):
     factor_write : In(FactorWrite)
     whole_keys : In(1), first passes read both key planes.
     query_arrived : In(1), a query is complete with this cycle.
-    msb_beats, lsb_beats : In, complete beats of each key bank.
+    has_msb, has_lsb : In(banks), whether the awaited beat of each key bank is complete; awaited : Out(AwaitedBeat).
     o : Out(stream.Signature(ProductBeat))
     read : In(WordRead), the word that the array reads in this cycle.
     key_address, with_lsb, slot, multiplier, shift : Out, that word's key, whether it is a whole one, its query's slot, and
@@ -203,7 +204,6 @@ class RowIssue(wiring.Component):
         self.geometry = WordGeometry(config.dot_product, lanes, config.max_head_dim)
         self.supplied = Signal()
         banks = attention_latencies(config).banks
-        counts = data.ArrayLayout(range(beats(config.capacity, lanes) + 1), banks)
         super().__init__(
             {
                 "i": In(stream.Signature(IssuedRow(config))),
@@ -211,8 +211,9 @@ class RowIssue(wiring.Component):
                 "factor_write": In(FactorWrite(config)),
                 "whole_keys": In(1),
                 "query_arrived": In(1),
-                "msb_beats": In(counts),
-                "lsb_beats": In(counts),
+                "has_msb": In(banks),
+                "has_lsb": In(banks),
+                "awaited": Out(AwaitedBeat(beats(config.capacity, lanes))),
                 "o": Out(stream.Signature(ProductBeat(config, CoreRow(config).size))),
                 "read": In(WordRead(self.geometry)),
                 "key_address": Out(range(banks * bank_words(config, self.geometry))),
@@ -233,17 +234,18 @@ class RowIssue(wiring.Component):
         # Queries that are complete and whose rows are not finished.
         queries = Signal(range(query_slots() + 1))
         first, left = Signal(init=1), Signal(range(self.config.capacity + 1))
-        beat = Signal.like(self.msb_beats[0])
+        beat = Signal.like(self.awaited.beat)
         keys_left, starts, last, with_lsb = Signal.like(left), Signal(), Signal(), Signal()
+        # Whether `left` is the last beat.
+        ending = Signal()
         m.d.comb += [
             keys_left.eq(Mux(first, issued.keys, left)),
-            last.eq(keys_left <= lanes),
+            last.eq(Mux(first, issued.keys <= lanes, ending)),
             with_lsb.eq(self.whole_keys | issued.second_pass),
-            self.supplied.eq(
-                (queries != 0)
-                & (of_bank(self.msb_beats, bank) > beat)
-                & (~with_lsb | (of_bank(self.lsb_beats, bank) > beat))
-            ),
+            self.supplied.eq((queries != 0) & of_bank(self.has_msb, bank) & (~with_lsb | of_bank(self.has_lsb, bank))),
+            self.awaited.beat.eq(beat),
+            self.awaited.following.eq(Mux(last, 0, beat + 1)),
+            self.awaited.starts.eq(starts),
             self.o.valid.eq(self.i.valid & self.supplied),
             starts.eq(self.o.valid & self.o.ready),
             product.count.eq(Mux(last, keys_left, lanes)),
@@ -254,7 +256,12 @@ class RowIssue(wiring.Component):
         ]
         m.d.sync += queries.eq(queries + self.query_arrived - (starts & last))
         with m.If(starts):
-            m.d.sync += [first.eq(last), left.eq(keys_left - lanes), beat.eq(Mux(last, 0, beat + 1))]
+            m.d.sync += [
+                first.eq(last),
+                left.eq(keys_left - lanes),
+                ending.eq(keys_left <= 2 * lanes),
+                beat.eq(self.awaited.following),
+            ]
         self._read(m, starts, first, last, with_lsb)
         return m
 
@@ -293,6 +300,6 @@ class RowIssue(wiring.Component):
         with m.If(self.read.valid):
             m.d.sync += next_address.eq(self.key_address + 1)
         m.d.sync += [
-            self.keys_done.valid.eq(self.read.valid & ends & (self.read.place + 1 == self.job.product_words)),
+            self.keys_done.valid.eq(self.read.last & ends),
             self.keys_done.bank.eq(bank),
         ]

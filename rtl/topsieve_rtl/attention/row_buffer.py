@@ -6,6 +6,8 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
+from topsieve_rtl.stream import NEVER_READ_WHILE_WRITTEN
+
 
 class RowBuffer(wiring.Component):
     """`depth` beats of `bits`; a reserved place is written later, in order, and freed when it is read or skipped.
@@ -42,7 +44,9 @@ class RowBuffer(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         depth = self.depth
-        m.submodules.words = words = memory.Memory(shape=self.bits, depth=depth, init=[])
+        m.submodules.words = words = memory.Memory(
+            shape=self.bits, depth=depth, init=[], attrs=NEVER_READ_WHILE_WRITTEN
+        )
         used = Signal(range(depth + 1))
         head, tail = Signal(range(depth)), Signal(range(depth))
         freed, moved = Signal(range(depth + 1)), Signal(range(2 * depth))

@@ -89,7 +89,7 @@ class WeightedSumArray(wiring.Component):
             m.d.sync += [is_open.eq(~beat.last), last_beat.eq(beat.last)]
         control = word_control(m, start, self.words, self.read, geometry)
         m.d.comb += busy.eq(control.busy)
-        closes = control.last & Mux(start, beat.last, last_beat)
+        closes = self.read.last & Mux(start, beat.last, last_beat)
 
         sums = self._sums(m, start)
         latency = 2 + tree_levels(geometry.rows_per_word)
@@ -110,16 +110,18 @@ class WeightedSumArray(wiring.Component):
         return m
 
     def _sums(self, m: Module, start: Signal) -> list[list[Value]]:
-        """Per chunk of a word and per element, the sum over the word's rows: probability register, products, trees."""
+        """Per chunk of a word and per element, the sum over the word's rows: operand registers, products, trees."""
         geometry, beat, formats = self.geometry, self.i.payload, self.config.formats
         split, rows = geometry.array.lane_split, geometry.rows_per_word
         present = [Mux(beat.count > lane, beat.lanes[lane], 0) for lane in range(geometry.lanes)]
         turns = [Cat(present[first : first + rows]) for first in range(0, geometry.lanes, rows)]
         probabilities = word_register(m, start, self.read.valid, turns, "probabilities", rotate=True)
-        products = []
-        for n, value in enumerate(self.values):
-            probability = probabilities.word_select(n // split % rows, formats.probability_bits)
-            products.append(registered(m, value * probability, f"product_{n}"))
+        # What leaves a block RAM comes late: operands have the register, and products stand before the tree.
+        taken = registered(m, probabilities, "taken")
+        products = [
+            registered(m, value, f"value_{n}") * taken.word_select(n // split % rows, formats.probability_bits)
+            for n, value in enumerate(self.values)
+        ]
         return [
             [
                 adder_tree(

@@ -75,14 +75,14 @@ class WordGeometry:
 class WordRead(data.StructLayout):
     """The operand word that is read in this cycle; the array takes it in the next.
 
-    `place` is its number in the beat, `chunk` that of its chunks (the query's word), `fresh` opens a chunk.
+    `last` is the beat's last one; `chunk` is the number of its chunks (the query's word), `fresh` opens a chunk.
     """
 
     def __init__(self, geometry: WordGeometry) -> None:
         super().__init__(
             {
                 "valid": 1,
-                "place": range(geometry.words),
+                "last": 1,
                 "chunk": range(-(-geometry.words // geometry.words_per_chunk)),
                 "fresh": 1,
             }
@@ -90,10 +90,9 @@ class WordRead(data.StructLayout):
 
 
 class WordControl(NamedTuple):
-    """State of the word counter: a beat has words left; the last word is read; the turn of the lanes."""
+    """State of the word counter: a beat has words left; the turn of the lanes."""
 
     busy: Value
-    last: Value
     group: Value
 
 
@@ -101,13 +100,13 @@ def word_control(m: Module, start: Value, words: Value, read: data.View, geometr
     """Drive `read` through the `words` words of a beat, from the cycle of `start` on."""
     groups = geometry.words_per_chunk
     left = Signal(range(geometry.words + 1), name="words_left")
-    following, group = Signal(read.shape(), name="next_word"), Signal(range(groups), name="group")
+    next_chunk, group = Signal.like(read.chunk, name="next_chunk"), Signal(range(groups), name="group")
     next_group = Signal(range(groups), name="next_group")
     busy = left != 0
     m.d.comb += [
         read.valid.eq(start | busy),
-        read.place.eq(Mux(start, 0, following.place)),
-        read.chunk.eq(Mux(start, 0, following.chunk)),
+        read.last.eq(Mux(start, words == 1, left == 1)),
+        read.chunk.eq(Mux(start, 0, next_chunk)),
         group.eq(Mux(start, 0, next_group)),
         read.fresh.eq(group == 0),
     ]
@@ -116,10 +115,9 @@ def word_control(m: Module, start: Value, words: Value, read: data.View, geometr
     with m.If(read.valid):
         m.d.sync += [
             next_group.eq(Mux(turn, 0, group + 1)),
-            following.place.eq(read.place + 1),
-            following.chunk.eq(read.chunk + turn),
+            next_chunk.eq(read.chunk + turn),
         ]
-    return WordControl(busy, read.valid & Mux(start, words == 1, left == 1), group)
+    return WordControl(busy, group)
 
 
 def word_register(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -59,27 +59,23 @@ class BurstSplitter(wiring.Component):
         shape = self.shape
         low = byte_bits(shape)
         page_words = BOUNDARY_BYTES // shape.data_bytes
+        longest = shape.max_burst_words
         run = self.run.payload
 
-        # What is left of the present run, in bus words.
+        # What is left of the present run, in bus words, and its next burst, known before it is asked for.
         valid = Signal()
         word = Signal(shape.address_bits - low)
         words = Signal(range(max(shape.merge_bytes, shape.max_row_bytes) // shape.data_bytes + 3))
+        length, ends = Signal(range(longest + 1)), Signal()
         skip, spare, last = Signal(low), Signal(low), Signal()
 
-        to_boundary = Signal(range(page_words + 1))
-        length = Signal(range(shape.max_burst_words + 1))
-        ends, issues, takes = Signal(), Signal(), Signal()
-        longest = shape.max_burst_words
-        shortest = Mux(words < longest, words, longest)
-        # Each question about the least of three is asked of all three at once, which is faster than of the least.
-        fits = (to_boundary <= self.free) | (words <= self.free) | (longest <= self.free)
+        issues, takes = Signal(), Signal()
         m.d.comb += [
-            to_boundary.eq(page_words - (word & (page_words - 1))),
-            length.eq(Mux(to_boundary < shortest, to_boundary, shortest)),
-            ends.eq((words <= longest) & (words <= to_boundary)),
             issues.eq(
-                valid & (~self.address.valid | self.address.ready) & fits & (self.outstanding != shape.max_outstanding)
+                valid
+                & (~self.address.valid | self.address.ready)
+                & (length <= self.free)
+                & (self.outstanding != shape.max_outstanding)
             ),
             self.run.ready.eq(~valid | (issues & ends)),
             takes.eq(self.run.valid & self.run.ready),
@@ -101,18 +97,30 @@ class BurstSplitter(wiring.Component):
         with m.Elif(self.address.ready):
             m.d.sync += self.address.valid.eq(0)
 
+        def prepare(first: Value, left: Value) -> None:
+            """The next burst begins with word `first` of memory, `left` words before the run ends."""
+            remaining = left[: len(words)]
+            to_boundary = page_words - (first & (page_words - 1))
+            shortest = Mux(remaining < longest, remaining, longest)
+            m.d.sync += [
+                word.eq(first),
+                words.eq(remaining),
+                length.eq(Mux(to_boundary < shortest, to_boundary, shortest)),
+                ends.eq((remaining <= longest) & (remaining <= to_boundary)),
+            ]
+
         reach = Signal(range(max(shape.merge_bytes, shape.max_row_bytes) + 2 * shape.data_bytes))
         m.d.comb += reach.eq(run.address[:low] + run.bytes + (shape.data_bytes - 1))
         with m.If(takes):
             m.d.sync += [
                 valid.eq(1),
-                word.eq(run.address[low:]),
-                words.eq(reach >> low),
                 skip.eq(run.address[:low]),
                 # The bytes of the last word that are wanted are (reach mod data_bytes) + 1.
                 spare.eq(~reach[:low]),
                 last.eq(run.last),
             ]
+            prepare(run.address[low:], reach >> low)
         with m.Elif(issues):
-            m.d.sync += [valid.eq(~ends), word.eq(word + length), words.eq(words - length), skip.eq(0)]
+            m.d.sync += [valid.eq(~ends), skip.eq(0)]
+            prepare(word + length, words - length)
         return m

@@ -7,8 +7,9 @@ Rules of every stream port, on top of the four transfer rules of `amaranth.lib.s
   `count` 0 and `last`.
 """
 
+from topsieve_rtl.stream.collisions import NEVER_READ_WHILE_WRITTEN
 from topsieve_rtl.stream.fifo import Fifo, Storage
 from topsieve_rtl.stream.layouts import Beat, Element
 from topsieve_rtl.stream.pipeline import CreditPipeline, Datapath
 
-__all__ = ["Beat", "CreditPipeline", "Datapath", "Element", "Fifo", "Storage"]
+__all__ = ["NEVER_READ_WHILE_WRITTEN", "Beat", "CreditPipeline", "Datapath", "Element", "Fifo", "Storage"]

@@ -32,9 +32,9 @@ SECTIONS = {
         ),
         *(Build("topk", preset, targets=(Target.XCUP,)) for preset in ("spatten-eighth", "spatten", "topsieve")),
     ),
-    "Units": tuple(Build(unit, preset, targets=LARGE, place=False) for unit in UNITS for preset in ("tiny", "ecp5")),
+    "Units": tuple(Build(unit, preset, targets=LARGE, placement=None) for unit in UNITS for preset in ("tiny", "ecp5")),
     "The machine and its attention core": tuple(
-        Build(unit, preset, overrides, targets, place=False)
+        Build(unit, preset, overrides, targets, placement=None)
         for unit in ("accelerator", attention_core())
         for preset, overrides, targets in MACHINE
     ),

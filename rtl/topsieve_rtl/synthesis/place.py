@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import tempfile
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from topsieve_rtl.synthesis.synthesise import Netlist, Target
 from topsieve_rtl.tools import build_folder, executable, run_tool
+from topsieve_sim.errors import InputError
 
 _DEVICE = ("--85k", "--speed", "6")
 # The electrostatic placer and the router that negotiates: with nextpnr's defaults a machine that fills half of the device
@@ -35,19 +37,40 @@ class Timing:
     tool: str
 
 
-def place_arguments(seed: int, clock_mhz: float = 100.0) -> tuple[str, ...]:
-    """What nextpnr is asked for, beside its files."""
-    aim = ("--freq", str(clock_mhz), "--seed", str(seed))
-    return (*_DEVICE, *_ALGORITHMS, "--out-of-context", "--timing-allow-fail", *aim)
+@dataclass(frozen=True)
+class Placement:
+    """How to place and route.
 
-
-def place_and_route(netlist: Netlist, *, clock_mhz: float = 100.0, seed: int = 1) -> Timing:
-    """Place and route an ECP5 netlist on the 85k device, speed grade 6.
-
-    Parameters
-    ----------
-    clock_mhz : what the router aims at; the result may be above or below.
     seed : of the placer; results depend on it by several percent.
+    clock_mhz : what placer and router aim at; the result may be above or below.
+
+    Raises
+    ------
+    InputError
+        a negative seed, or a clock that is not positive.
+    """
+
+    seed: int = 1
+    clock_mhz: float = 100.0
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InputError("must not be negative", field="seed", value=self.seed)
+        if not 0 < self.clock_mhz < math.inf:
+            raise InputError("out of range", field="clock-mhz", value=self.clock_mhz, allowed="above 0")
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What nextpnr is asked for, beside its files."""
+        aim = ("--freq", str(self.clock_mhz), "--seed", str(self.seed))
+        return (*_DEVICE, *_ALGORITHMS, "--out-of-context", "--timing-allow-fail", *aim)
+
+
+DEFAULT_PLACEMENT = Placement()
+
+
+def place_and_route(netlist: Netlist, placement: Placement = DEFAULT_PLACEMENT) -> Timing:
+    """Place and route an ECP5 netlist on the 85k device, speed grade 6.
 
     Raises
     ------
@@ -63,7 +86,7 @@ def place_and_route(netlist: Netlist, *, clock_mhz: float = 100.0, seed: int = 1
         folder = Path(name)
         (folder / "netlist.json").write_text(netlist.json_text)
         files = ("--json", "netlist.json", "--report", "report.json")
-        run_tool([tool, *place_arguments(seed, clock_mhz), *files, "--quiet"], cwd=folder)
+        run_tool([tool, *placement.arguments, *files, "--quiet"], cwd=folder)
         report = json.loads((folder / "report.json").read_text())
     printed = run_tool([tool, "--version"])
     version = re.search(r"nextpnr-[0-9]+(\.[0-9]+)*", printed.stdout + printed.stderr)
@@ -74,7 +97,7 @@ def place_and_route(netlist: Netlist, *, clock_mhz: float = 100.0, seed: int = 1
         flip_flops=used.get("TRELLIS_FF", 0),
         block_rams=used.get("DP16KD", 0),
         dsps=used.get("MULT18X18D", 0),
-        seed=seed,
+        seed=placement.seed,
         critical_path=_slowest(report["critical_paths"]),
         tool=version.group() if version else "nextpnr",
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from topsieve_rtl.synthesis.kept import kept_measurement, measure
 from topsieve_rtl.synthesis.parts import Measurable
-from topsieve_rtl.synthesis.place import DEVICE_TITLE, Timing
+from topsieve_rtl.synthesis.place import DEFAULT_PLACEMENT, DEVICE_TITLE, Placement, Timing
 from topsieve_rtl.synthesis.synthesise import TARGET_TITLES, Resources, Target
 from topsieve_rtl.units import find_unit
 from topsieve_sim.arch import AcceleratorConfig, load_config
@@ -33,16 +33,15 @@ def report_unit(
     config: AcceleratorConfig,
     targets: Sequence[Target | str] = (Target.ECP5,),
     *,
-    place: bool = True,
-    seed: int = 1,
+    placement: Placement | None = DEFAULT_PLACEMENT,
     keep: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> list[Report]:
-    """Synthesise a unit for each family; place and route it on ECP5 if `place`.
+    """Synthesise a unit for each family; place and route it on ECP5, unless `placement` is None.
 
     Parameters
     ----------
-    seed : of the placer.
+    placement : seed and clock for ECP5.
     keep : results stay in the build folder, and those that are there are taken.
     progress : called with a line before each step.
 
@@ -66,7 +65,7 @@ def report_unit(
             if progress:
                 progress(f"{action} {design.name} for {TARGET_TITLES[target]}")
 
-        found = measured(design.verilog, design.name, target, seed if place and target is Target.ECP5 else None, step)
+        found = measured(design.verilog, design.name, target, placement if target is Target.ECP5 else None, step)
         reports.append(Report(chosen.name, config.name, config.digest, found.resources, found.timing, found.tool))
     return reports
 
@@ -96,7 +95,7 @@ class Build:
     preset: str
     overrides: tuple[str, ...] = ()
     targets: tuple[Target, ...] = tuple(Target)
-    place: bool = True
+    placement: Placement | None = DEFAULT_PLACEMENT
 
 
 def write_resources(
@@ -129,6 +128,8 @@ def _measured(builds: Sequence[Build], progress: Callable[[str], None] | None) -
     for build in builds:
         config = load_config(build.preset, build.overrides)
         label = ", ".join((build.preset, *build.overrides))
-        for report in report_unit(build.unit, config, build.targets, place=build.place, keep=True, progress=progress):
+        for report in report_unit(
+            build.unit, config, build.targets, placement=build.placement, keep=True, progress=progress
+        ):
             reports.append(replace(report, config_name=label))
     return reports

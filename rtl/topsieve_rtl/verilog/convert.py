@@ -14,6 +14,8 @@ from topsieve_sim.errors import InputError
 # `proc` turns processes into plain expressions, which no simulator can misread. `opt_clean -purge` drops the wires that
 # only name fields of a payload: their names, such as `x[0]`, collide with split bits in synthesis.
 _CLEAN = ("proc", "opt_clean -purge", "memory_collect")
+# What synthesis may know of a memory (`topsieve_rtl.stream.collisions`).
+_KEPT_ATTRIBUTES = "no_rw_check"
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
@@ -41,8 +43,9 @@ def rtlil_text(component: wiring.Component, name: str) -> str:
 
 
 def verilog_text(rtlil: str) -> str:
-    """Verilog-2001 of an RTLIL text, one module per instance, without attributes and source locations."""
-    text = _yosys(rtlil, *_CLEAN, "write_verilog -noattr -norename")
+    """Verilog-2001 of an RTLIL text, one module per instance, with no attributes but those of `_KEPT_ATTRIBUTES`."""
+    text = _yosys(rtlil, *_CLEAN, "write_verilog -norename")
+    text = re.sub(rf" *\(\* (?!{_KEPT_ATTRIBUTES}\b)[^*]* \*\)\n?", "", text)
     # Multiplexers of three and more inputs become functions whose names start with a dollar sign; Icarus Verilog takes
     # those for system functions.
     for function in set(re.findall(r"^  function .*\\(\$\S+) ;$", text, re.MULTILINE)):

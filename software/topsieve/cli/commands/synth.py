@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", default="ecp5", metavar="LIST", help="ecp5, ice40, xc7, xcup (default: ecp5)")
     parser.add_argument("--no-place", action="store_true", help="counts after synthesis only")
     parser.add_argument("--seed", type=int, default=1, help="of the placer (default: 1)")
+    parser.add_argument("--clock-mhz", type=float, default=100.0, help="what placer and router aim at (default: 100)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -25,14 +26,13 @@ def run(arguments: argparse.Namespace) -> int:
         print("\n".join(unit_names()))
         return 0
     config = load_config(arguments.accelerator, arguments.set)
-    from topsieve_rtl.synthesis import report_unit, resource_table
+    from topsieve_rtl.synthesis import Placement, report_unit, resource_table
 
     reports = report_unit(
         arguments.unit,
         config,
         [target.strip() for target in arguments.target.split(",")],
-        place=not arguments.no_place,
-        seed=arguments.seed,
+        placement=None if arguments.no_place else Placement(arguments.seed, arguments.clock_mhz),
         progress=lambda line: print(line, file=sys.stderr, flush=True),
     )
     print(resource_table(reports))

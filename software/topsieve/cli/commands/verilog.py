@@ -63,5 +63,5 @@ def _resources(unit: str, config: AcceleratorConfig, families: str) -> list[Repo
     from topsieve_rtl.synthesis import report_unit
 
     return report_unit(
-        unit, config, families.split(","), place=False, progress=lambda line: print(line, file=sys.stderr)
+        unit, config, families.split(","), placement=None, progress=lambda line: print(line, file=sys.stderr)
     )
