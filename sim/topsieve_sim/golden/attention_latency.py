@@ -73,7 +73,8 @@ def attention_latencies(config: AcceleratorConfig) -> AttentionLatencies:
     lanes = config.softmax.lanes
     scored = config.dot_product.multipliers // config.dot_product.lane_split
     weighted = config.weighted_sum.multipliers // config.weighted_sum.lane_split
-    # Key word read, product, trees in a segment and over a lane's segments, accumulator, score factor, rounding, bias.
+    # Key word read, operand register (products stand before the tree), trees in a segment and over a lane's segments,
+    # accumulator, score factor, rounding, bias.
     dot_product = 1 + 1 + tree_levels(config.dot_product.lane_split) + tree_levels(max(scored // lanes, 1)) + 4
     # Row buffer read, product with the reciprocal's mantissa, shift and rounding.
     normalise = 1 + 1 + 1
@@ -105,7 +106,7 @@ def attention_latencies(config: AcceleratorConfig) -> AttentionLatencies:
         topk_filter=filter_stages(config.topk.parallelism) + 1 + SURVIVOR_READ,
         # Rows in the engine's own banks, one that is weighted and one whose values are fetched.
         survivor_banks=banks + 2,
-        # Value word read, product, tree over the rows of a word, accumulator, rounding.
+        # Value word read, operand register, tree over the rows of a word, accumulator, rounding.
         weighted_sum=1 + 1 + tree_levels(min(lanes, weighted)) + 1 + 1,
         output_rows=OUTPUT_ROWS,
     )
