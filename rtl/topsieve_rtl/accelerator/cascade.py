@@ -351,7 +351,7 @@ class CascadeUnit(wiring.Component):
         lanes = self.config.softmax.lanes
         record, words, heads = self.record, self.tokens.o, self.heads.o
         place, lane, left = self._place, Signal(range(lanes)), Signal(range(len(self.alive) + 1))
-        crosses = Signal()
+        crosses, ends = Signal(), Signal()
         after_tokens = Mux(self.live_heads != 0, _State.REPORT_HEADS, _State.IDLE)
         m.d.comb += crosses.eq(record.valid & record.ready)
         with m.Switch(state):
@@ -363,11 +363,10 @@ class CascadeUnit(wiring.Component):
                     record.payload.data[16:24].eq(self.live_heads),
                     record.payload.data[32:].eq(self.repeated),
                 ]
-                m.d.sync += [place.eq(0), lane.eq(0), left.eq(self.live_heads)]
+                m.d.sync += [place.eq(0), lane.eq(0), left.eq(self.live_heads), ends.eq(self.live_tokens == 1)]
                 with m.If(crosses):
                     m.d.sync += state.eq(Mux(self.live_tokens != 0, _State.REPORT_TOKENS, after_tokens))
             with m.Case(_State.REPORT_TOKENS):
-                ends = place + 1 == self.live_tokens
                 m.d.comb += [
                     self._walk.eq(place),
                     record.valid.eq(words.valid),
@@ -377,7 +376,11 @@ class CascadeUnit(wiring.Component):
                     words.ready.eq(record.ready & ((lane == lanes - 1) | ends)),
                 ]
                 with m.If(crosses):
-                    m.d.sync += [place.eq(place + 1), lane.eq(Mux(lane == lanes - 1, 0, lane + 1))]
+                    m.d.sync += [
+                        place.eq(place + 1),
+                        lane.eq(Mux(lane == lanes - 1, 0, lane + 1)),
+                        ends.eq(place + 2 == self.live_tokens),
+                    ]
                     with m.If(ends):
                         m.d.sync += state.eq(after_tokens)
             with m.Case(_State.REPORT_HEADS):

@@ -3,6 +3,7 @@
 import sys
 
 from topsieve_rtl.synthesis.parts import attention_core
+from topsieve_rtl.synthesis.place import Placement
 from topsieve_rtl.synthesis.report import Build, write_resources
 from topsieve_rtl.synthesis.synthesise import Target
 from topsieve_sim.arch import SelectorKind
@@ -18,8 +19,10 @@ UNITS = (
     "plane_fetcher",
 )
 # SpAtten-1/8 as it can be built: its operands come through AXI4 ports. The arrays have 64 + 64 multipliers.
-EIGHTH = ("spatten-eighth", ("memory.model=axi",), (Target.XCUP,))
-MACHINE = (*((preset, (), LARGE) for preset in ("tiny", "ecp5")), EIGHTH)
+EIGHTH = ("spatten-eighth", ("memory.model=axi",), (Target.XCUP,), None)
+# Machines are placed for the clock of a board, not for the highest of a unit alone.
+BOARD = Placement(clock_mhz=50.0)
+MACHINE = (*((preset, (), LARGE, BOARD) for preset in ("tiny", "ecp5")), EIGHTH)
 
 SECTIONS = {
     # The tiny engine everywhere; on the FPGA preset, the three selectors side by side; of the machines that are meant for
@@ -34,9 +37,9 @@ SECTIONS = {
     ),
     "Units": tuple(Build(unit, preset, targets=LARGE, placement=None) for unit in UNITS for preset in ("tiny", "ecp5")),
     "The machine and its attention core": tuple(
-        Build(unit, preset, overrides, targets, placement=None)
+        Build(unit, preset, overrides, targets, placement if unit == "accelerator" else None)
         for unit in ("accelerator", attention_core())
-        for preset, overrides, targets in MACHINE
+        for preset, overrides, targets, placement in MACHINE
     ),
 }
 
