@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from amaranth import Module, Mux, Value
+from amaranth import Cat, Module, Mux, Value
 
 from topsieve_rtl.topk.networks import registered
 
@@ -37,12 +37,14 @@ def round_half_up_shift(value: Value, shift: Value | int) -> Value:
 
 
 def saturate_signed(value: Value, bits: int) -> Value:
-    """Clamp to two's complement of `bits`."""
-    low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
-    return Mux(value > high, high, Mux(value < low, low, value))[:bits].as_signed()
+    """Clamp the signed `value` to two's complement of `bits`; it fits if all its bits from the kept sign on are equal."""
+    if len(value) <= bits:
+        return value
+    beyond, sign = value[bits - 1 :], value[-1]
+    limit = Cat((~sign).replicate(bits - 1), sign)
+    return Mux(beyond.any() & ~beyond.all(), limit, value[:bits]).as_signed()
 
 
 def saturate_unsigned(value: Value, bits: int) -> Value:
     """Clamp the non-negative `value` to 2^`bits` - 1."""
-    high = (1 << bits) - 1
-    return Mux(value > high, high, value)[:bits]
+    return Mux(value[bits:].any(), (1 << bits) - 1, value)[:bits] if len(value) > bits else value[:bits]
