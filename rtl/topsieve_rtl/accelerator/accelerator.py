@@ -232,15 +232,18 @@ class Accelerator(wiring.Component):
             m.d.sync += cascade.repeated.eq(cascade.repeated + 1)
 
     def _count(self, m: Module) -> None:
-        """What the performance counters add in a cycle."""
+        """What the performance counters add, a few cycles late: counters may stand far from what they count.
+
+        The bytes of a job's last command come well before its end, and no master can take a snapshot within three cycles of it.
+        """
         sequencer, core, cascade, registers = self.sequencer, self.core, self.cascade, self.registers
         m.submodules.traffic = traffic = TrafficMeter(self.config)
         command = core.fetch_command
-        m.d.comb += [
+        m.d.comb += traffic.head_dim.eq(sequencer.writer_job.head_dim)
+        m.d.sync += [
             registers.count_cycles.eq(sequencer.busy),
             registers.count_query_rows.eq(self._leaves),
             registers.count_lsb_rows.eq(core.repeated),
-            traffic.head_dim.eq(sequencer.writer_job.head_dim),
             traffic.fetched.eq(command.valid & command.ready),
             traffic.plane.eq(command.payload.plane),
             traffic.rows.eq(command.payload.rows),
@@ -252,7 +255,7 @@ class Accelerator(wiring.Component):
             *(getattr(registers, f"count_dram_bytes_{kind}").eq(getattr(traffic, kind)) for kind in Traffic),
         ]
         for unit, busy in ((Unit.IMPORTANCE, cascade.accumulates), (Unit.CASCADE_TOPK, cascade.prunes)):
-            m.d.comb += [
+            m.d.sync += [
                 getattr(registers, f"count_{unit}_busy_cycles").eq(busy),
                 getattr(registers, f"count_{unit}_stall_{Stall.DRAINED}_cycles").eq(sequencer.busy & ~busy),
             ]
@@ -260,7 +263,7 @@ class Accelerator(wiring.Component):
         for unit, cause in zip(_CORE_UNITS, causes, strict=True):
             for code, stall in enumerate(_CAUSES):
                 name = f"{unit}_busy_cycles" if code == BUSY else f"{unit}_stall_{stall}_cycles"
-                m.d.comb += getattr(registers, f"count_{name}").eq(sequencer.busy & (cause == code))
+                m.d.sync += getattr(registers, f"count_{name}").eq(sequencer.busy & (cause == code))
 
     def _memory_cause(self, m: Module) -> Value:
         """What the memory of the key/value port does in a job of the core, coded as in `topsieve_sim.timing.accounting`."""

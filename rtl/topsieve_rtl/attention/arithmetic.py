@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from amaranth import Cat, Module, Mux, Value
+from amaranth import Cat, Module, Mux, Signal, Value
 
 from topsieve_rtl.topk.networks import registered
 
@@ -36,15 +36,21 @@ def round_half_up_shift(value: Value, shift: Value | int) -> Value:
     return (doubled >> 1) + doubled[0]
 
 
-def saturate_signed(value: Value, bits: int) -> Value:
+def saturate_signed(m: Module, value: Value, bits: int) -> Value:
     """Clamp the signed `value` to two's complement of `bits`; it fits if all its bits from the kept sign on are equal."""
     if len(value) <= bits:
         return value
-    beyond, sign = value[bits - 1 :], value[-1]
+    whole = Signal(value.shape(), name="unclamped")
+    m.d.comb += whole.eq(value)
+    beyond, sign = whole[bits - 1 :], whole[-1]
     limit = Cat((~sign).replicate(bits - 1), sign)
-    return Mux(beyond.any() & ~beyond.all(), limit, value[:bits]).as_signed()
+    return Mux(beyond.any() & ~beyond.all(), limit, whole[:bits]).as_signed()
 
 
-def saturate_unsigned(value: Value, bits: int) -> Value:
+def saturate_unsigned(m: Module, value: Value, bits: int) -> Value:
     """Clamp the non-negative `value` to 2^`bits` - 1."""
-    return Mux(value[bits:].any(), (1 << bits) - 1, value)[:bits] if len(value) > bits else value[:bits]
+    if len(value) <= bits:
+        return value
+    whole = Signal(value.shape(), name="unclamped")
+    m.d.comb += whole.eq(value)
+    return whole[:bits] | whole[bits:].any().replicate(bits)

@@ -266,7 +266,8 @@ class OperandBanks(wiring.Component):
         )
         for bank in range(banks):
             here = target.bank == bank
-            given = self.clear | (opens & (asked.bank == bank))
+            # The head before has no row left and the new one none yet: its beats may be forgotten a cycle late.
+            given = registered(m, self.clear | (opens & (asked.bank == bank)), f"given_{bank}")
             read = self.clear | (self.value_done.valid & (self.value_done.bank == bank))
             current = target.turn == turns[bank]
             for name, done, restarts, awaited, has in (

@@ -127,10 +127,10 @@ class DotProductArray(wiring.Component):
         scores = fifo.i.payload.lanes
         for lane, total in enumerate(accumulators):
             scaled = registered(m, total * multiplier, f"scaled_{lane}")
-            narrowed = saturate_signed(round_half_up_shift(scaled, shift), formats.score_bits)
+            narrowed = saturate_signed(m, round_half_up_shift(scaled, shift), formats.score_bits)
             score = registered(m, narrowed, f"score_{lane}")
             bias = pending.o.payload.bias[lane]
-            m.d.comb += scores[lane].eq(saturate_signed(score + bias, formats.score_bits))
+            m.d.comb += scores[lane].eq(saturate_signed(m, score + bias, formats.score_bits))
         m.d.comb += [
             self.overflow.eq((start & ~pending.i.ready) | (finished & ~(pending.o.valid & fifo.i.ready))),
             fifo.i.valid.eq(finished),

@@ -155,12 +155,13 @@ class FetchOrder(wiring.Component):
         given = Signal(range(self.config.importance.heads + 1))
         slots = [Signal(range(self.config.importance.heads), name=f"slot_{bank}") for bank in range(banks)]
         left = [Signal.like(self.head_rows, name=f"left_{bank}") for bank in range(banks)]
-        lsb_asked = Signal(banks)
+        lsb_asked, last_left, single_row = Signal(banks), Signal(banks), Signal()
         more, ends_head = Signal(), Signal()
         done, dropped = self.keys_done, self.dropped
         m.d.comb += [
             more.eq(given < job.heads),
-            ends_head.eq(done.valid & (of_bank(left, done.bank) == 1)),
+            single_row.eq(self.head_rows == 1),
+            ends_head.eq(done.valid & of_bank(last_left, done.bank)),
             queue.strobe.eq(
                 (ends_head & (more | self.gathers)) | (dropped.valid & ~lsb_asked.bit_select(dropped.bank, 1))
             ),
@@ -173,10 +174,15 @@ class FetchOrder(wiring.Component):
             m.d.sync += given.eq(given + 1)
         for bank in range(banks):
             with m.If(taken & (step == _Step.KEY_MSB) & (entry.bank == bank)):
-                m.d.sync += [slots[bank].eq(loaded), left[bank].eq(self.head_rows), lsb_asked[bank].eq(0)]
+                m.d.sync += [
+                    slots[bank].eq(loaded),
+                    left[bank].eq(self.head_rows),
+                    last_left[bank].eq(single_row),
+                    lsb_asked[bank].eq(0),
+                ]
             with m.Else():
                 with m.If(done.valid & (done.bank == bank)):
-                    m.d.sync += left[bank].eq(left[bank] - 1)
+                    m.d.sync += [left[bank].eq(left[bank] - 1), last_left[bank].eq(left[bank] == 2)]
                 with m.If(dropped.valid & (dropped.bank == bank)):
                     m.d.sync += lsb_asked[bank].eq(1)
         with m.If(self.start):
@@ -187,18 +193,28 @@ class FetchOrder(wiring.Component):
         """Whether the next values have their bank, and, of survivors' values, which."""
         banks = self.banks
         left = [Signal.like(self.head_rows, name=f"unread_{bank}") for bank in range(banks)]
+        none_left, last_left, single_row = Signal(banks, init=-1), Signal(banks), Signal()
         credits, known = Signal(range(banks + 1)), Signal(range(attention_latencies(self.config).survivor_banks + 1))
         bank, read = Signal(range(banks)), self.values_read
         takes = taken & (step == _Step.VALUE)
         m.d.comb += [
-            self.values_done.valid.eq(read.valid & (self.gathers | (of_bank(left, read.bank) == 1))),
+            single_row.eq(self.head_rows == 1),
+            self.values_done.valid.eq(read.valid & (self.gathers | of_bank(last_left, read.bank))),
             self.values_done.bank.eq(read.bank),
         ]
         for place in range(banks):
             with m.If(takes & (entry.bank == place)):
-                m.d.sync += left[place].eq(self.head_rows)
+                m.d.sync += [
+                    left[place].eq(self.head_rows),
+                    none_left[place].eq(0),
+                    last_left[place].eq(single_row),
+                ]
             with m.Elif(read.valid & (read.bank == place)):
-                m.d.sync += left[place].eq(left[place] - 1)
+                m.d.sync += [
+                    left[place].eq(left[place] - 1),
+                    none_left[place].eq(left[place] == 1),
+                    last_left[place].eq(left[place] == 2),
+                ]
         with m.If(takes):
             m.d.sync += bank.eq(Mux(bank == banks - 1, 0, bank + 1))
         m.d.sync += [
@@ -206,8 +222,8 @@ class FetchOrder(wiring.Component):
             known.eq(known + self.survivors - (takes & self.gathers)),
         ]
         with m.If(self.start):
-            m.d.sync += [*(rows.eq(0) for rows in left), credits.eq(banks), bank.eq(0)]
-        return Mux(self.gathers, (known != 0) & (credits != 0), of_bank(left, entry.bank) == 0), bank
+            m.d.sync += [none_left.eq(-1), credits.eq(banks), bank.eq(0)]
+        return Mux(self.gathers, (known != 0) & (credits != 0), of_bank(none_left, entry.bank)), bank
 
     def _command(self, m: Module, step: Value, slot: Value) -> None:
         """The command of a step, from the head table."""

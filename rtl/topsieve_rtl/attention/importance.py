@@ -164,7 +164,7 @@ class ImportanceAccumulators(wiring.Component):
             m.d.comb += current.eq(reader.data)
         lanes = [current.word_select(lane, self.bits) for lane in range(self.lanes)]
         for lane, (value, amount) in enumerate(zip(lanes, amounts, strict=True)):
-            total = saturate_unsigned(value + amount, self.bits)
+            total = saturate_unsigned(m, value + amount, self.bits)
             m.d.sync += written.word_select(lane, self.bits).eq(Mux(clearing, 0, total))
         m.d.sync += [
             writes.eq(adding | clearing),

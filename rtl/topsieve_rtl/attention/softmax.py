@@ -258,10 +258,10 @@ class Softmax(wiring.Component):
         for lane in range(lanes):
             exponential = exponentials.word_out.word_select(lane, formats.exponential_bits)
             product = registered(m, exponential * mantissa, f"product_{lane}")
-            m.d.comb += fifo.i.payload.lanes[lane].eq(self._probability(product, excess))
+            m.d.comb += fifo.i.payload.lanes[lane].eq(self._probability(m, product, excess))
         return fifo
 
-    def _probability(self, product: Value, excess: Value) -> Value:
+    def _probability(self, m: Module, product: Value, excess: Value) -> Value:
         formats = self.config.formats
         shift = formats.exponential_bits + formats.reciprocal_bits - 2 - formats.probability_bits
-        return saturate_unsigned(round_half_up_shift(product, excess + shift), formats.probability_bits)
+        return saturate_unsigned(m, round_half_up_shift(product, excess + shift), formats.probability_bits)

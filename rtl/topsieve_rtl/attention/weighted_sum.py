@@ -68,9 +68,9 @@ class WeightedSumArray(wiring.Component):
         depth = attention_latencies(self.config).output_rows
         beat = self.i.payload
         m.submodules.pending = pending = Fifo(self.row_bits, depth)
-        # Whole rows are too wide for registers, and nothing is decided from them.
-        m.submodules.fifo = fifo = Fifo(self.o.payload.shape(), depth, Storage.LUT_RAM, front=False)
-        wiring.connect(m, fifo.o, wiring.flipped(self.o))
+        # A row's elements are too wide for registers, and nothing is decided from them, unlike from its number.
+        m.submodules.fifo = fifo = Fifo(self.o.payload.elements.shape(), depth, Storage.LUT_RAM, front=False)
+        m.submodules.rows = rows = Fifo(self.row_bits, depth)
 
         # Admission: `open` while a row has begun and its last beat has not come.
         credits_used, busy, start = Signal(range(depth + 1)), Signal(), Signal()
@@ -100,12 +100,18 @@ class WeightedSumArray(wiring.Component):
         finished = registered(m, flags[2], "finished")
         for element, total in enumerate(elements):
             rounded = round_half_up_shift(total, formats.probability_bits)
-            m.d.comb += fifo.i.payload.elements[element].eq(saturate_signed(rounded, formats.output_bits))
+            m.d.comb += fifo.i.payload[element].eq(saturate_signed(m, rounded, formats.output_bits))
         m.d.comb += [
             self.overflow.eq((opens & ~pending.i.ready) | (finished & ~(pending.o.valid & fifo.i.ready))),
             fifo.i.valid.eq(finished),
-            fifo.i.payload.row.eq(pending.o.payload),
+            rows.i.valid.eq(finished),
+            rows.i.payload.eq(pending.o.payload),
             pending.o.ready.eq(finished),
+            self.o.valid.eq(fifo.o.valid),
+            self.o.payload.elements.eq(fifo.o.payload),
+            self.o.payload.row.eq(rows.o.payload),
+            fifo.o.ready.eq(self.o.ready),
+            rows.o.ready.eq(self.o.ready),
         ]
         return m
 

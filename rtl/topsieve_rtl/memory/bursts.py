@@ -85,7 +85,7 @@ class BurstSplitter(wiring.Component):
             self.expected.payload.last.eq(last & ends),
         ]
         m.d.sync += [
-            self.free.eq(self.free - Mux(issues, length, 0) + self.word_freed),
+            self.free.eq(Mux(issues, self.free - length + self.word_freed, self.free + self.word_freed)),
             self.outstanding.eq(self.outstanding + issues - self.burst_answered),
         ]
         with m.If(issues):

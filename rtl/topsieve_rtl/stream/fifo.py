@@ -105,17 +105,18 @@ class Fifo(wiring.Component):
         ]
         m.d.sync += self.level.eq(self.level + write - read)
         if self.storage is Storage.REGISTERS:
-            self._shift_registers(m, write, read)
+            self._shift_registers(m, read)
         else:
             self._circular_memory(m, write, read)
         return m
 
-    def _shift_registers(self, m: Module, write: Signal, read: Signal) -> None:
+    def _shift_registers(self, m: Module, read: Signal) -> None:
         slots = [Signal(self._payload_shape, name=f"slot_{n}") for n in range(self.depth)]
         target = Signal(range(self.depth + 1))
         m.d.comb += [target.eq(self.level - read), self.o.payload.eq(slots[0])]
+        # The first free slot takes what is offered whether it is valid or not: only the level waits for that.
         for n, slot in enumerate(slots):
-            with m.If(write & (target == n)):
+            with m.If(target == n):
                 m.d.sync += slot.eq(self.i.payload)
             if n + 1 < self.depth:
                 with m.Elif(read):
