@@ -158,8 +158,8 @@ class FetchOrder(wiring.Component):
         lsb_asked, last_left, single_row = Signal(banks), Signal(banks), Signal()
         more, ends_head = Signal(), Signal()
         done, dropped = self.keys_done, self.dropped
+        m.d.sync += more.eq(Mux(ends_head & more, given + 1 < job.heads, given < job.heads))
         m.d.comb += [
-            more.eq(given < job.heads),
             single_row.eq(self.head_rows == 1),
             ends_head.eq(done.valid & of_bank(last_left, done.bank)),
             queue.strobe.eq(
