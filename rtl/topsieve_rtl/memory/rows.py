@@ -147,19 +147,26 @@ class RowWalker(wiring.Component):
         with m.Elif(takes):
             m.d.sync += placed_valid.eq(0)
 
-        self._join(m, placed_valid, placed, placed_size, placed_last, takes)
+        end, touches = self._join(m, placed_valid, placed, placed_size, placed_last, takes)
+        # Whether the next row begins where the run ends, compared while the row's address is made.
+        following = Signal.like(placed)
+        m.d.comb += following.eq(product + product_base)
+        with m.If(places):
+            joined = takes & (placed_size != 0)
+            m.d.sync += touches.eq(Mux(joined, (placed + placed_size)[: len(placed)] == following, end == following))
         return m
 
     def _join(
         self, m: Module, row_valid: Signal, row: Signal, row_size: Signal, row_last: Signal, takes: Signal
-    ) -> None:
+    ) -> tuple[Signal, Signal]:
+        """Rows to runs; returns where the run ends, and the register that is to say whether the row begins there."""
         merge_bytes = self.shape.merge_bytes
         run = self.run.payload
         exists, closed, end = Signal(), Signal(), Signal(self.shape.address_bits)
-        live, joins, leaves = Signal(), Signal(), Signal()
+        live, touches, joins, leaves = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             live.eq(row_valid & (row_size != 0)),
-            joins.eq(exists & ~closed & (end == row) & (run.bytes + row_size <= merge_bytes)),
+            joins.eq(exists & ~closed & touches & (run.bytes + row_size <= merge_bytes)),
             self.run.valid.eq(exists & (closed | (live & ~joins))),
             leaves.eq(self.run.valid & self.run.ready),
             takes.eq(row_valid & (~live | joins | ~exists | leaves)),
@@ -178,3 +185,4 @@ class RowWalker(wiring.Component):
                 m.d.sync += run.address.eq(row)
         with m.Elif(leaves):
             m.d.sync += exists.eq(0)
+        return end, touches
