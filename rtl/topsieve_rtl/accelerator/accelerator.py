@@ -219,6 +219,9 @@ class Accelerator(wiring.Component):
             slots.addr.eq(live_head.slot),
             slots.data.eq(live_head.head),
             reader.addr.eq(number.head),
+        ]
+        # The cascade unit may stand far from the core, and needs the last row only after the writer has had its response.
+        m.d.sync += [
             cascade.probability_valid.eq(tap.valid & _flag(sequencer, Flag.ACCUMULATE_TOKENS)),
             cascade.probabilities.eq(tap.lanes),
             cascade.probability_word.eq(tap.word),

@@ -6,7 +6,7 @@ from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from topsieve_rtl.attention.arithmetic import adder_tree, round_half_up_shift, saturate_signed
+from topsieve_rtl.attention.arithmetic import adder_tree, saturate_signed
 from topsieve_rtl.attention.layouts import ROW_BITS, ProductBeat, ScoreBeat
 from topsieve_rtl.attention.words import WordGeometry, WordRead, word_control
 from topsieve_rtl.stream import Fifo
@@ -122,15 +122,16 @@ class DotProductArray(wiring.Component):
                 m.d.sync += total.eq(Mux(flags[1], 0, total) + sums[lane % rows])
             accumulators.append(total)
 
-        # Narrowing.
+        # Narrowing: clamped in halves, then rounded and added to the bias in one step; the largest score is not rounded up.
         finished = delayed(m, flags[2], 1 + _NARROWING_STAGES, "finished")
-        scores = fifo.i.payload.lanes
+        scores, bits = fifo.i.payload.lanes, formats.score_bits
         for lane, total in enumerate(accumulators):
             scaled = registered(m, total * multiplier, f"scaled_{lane}")
-            narrowed = saturate_signed(m, round_half_up_shift(scaled, shift), formats.score_bits)
-            score = registered(m, narrowed, f"score_{lane}")
-            bias = pending.o.payload.bias[lane]
-            m.d.comb += scores[lane].eq(saturate_signed(m, score + bias, formats.score_bits))
+            halves = registered(m, saturate_signed(m, (scaled << 1) >> shift, bits + 1), f"halves_{lane}")
+            rounds_up = halves[0] & (halves != (1 << bits) - 1)
+            # The rounding is the carry between the lowest bits.
+            score = Cat(1, halves[1:]).as_signed() + Cat(rounds_up, pending.o.payload.bias[lane]).as_signed()
+            m.d.comb += scores[lane].eq(saturate_signed(m, score >> 1, bits))
         m.d.comb += [
             self.overflow.eq((start & ~pending.i.ready) | (finished & ~(pending.o.valid & fifo.i.ready))),
             fifo.i.valid.eq(finished),
