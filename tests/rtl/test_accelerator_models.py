@@ -26,7 +26,7 @@ class Played(AcceleratorUnit):
     """One job a case, in order; every second one on a memory that stalls."""
 
     def __init__(self, jobs: Iterator[Job]) -> None:
-        super().__init__(memory_bytes=1 << 19)
+        super().__init__(memory_bytes=1 << 20)
         self.jobs = jobs
         self.count = 0
 
