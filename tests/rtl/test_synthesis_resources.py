@@ -19,6 +19,7 @@ from topsieve_rtl.synthesis import (
     synthesise,
     write_resources,
 )
+from topsieve_rtl.synthesis.__main__ import BOARD
 from topsieve_rtl.tools import ToolError, executable
 from topsieve_rtl.verilog.convert import rtlil_text, verilog_text
 from topsieve_sim.arch import load_config
@@ -92,6 +93,18 @@ def test_wrong_requests_are_one_line():
 def test_a_refused_design_shows_what_the_tool_said():
     with pytest.raises(ToolError, match="syntax error"):
         synthesise("module broken(; endmodule", "broken", Target.ECP5)
+
+
+@pytest.mark.full
+def test_the_machine_of_an_fpga_fits_and_closes_at_50_mhz():
+    """Twenty minutes, once: what was measured of this design by these tools is kept in the build folder."""
+    ecp5 = load_config("ecp5")
+    (report,) = report_unit("accelerator", ecp5, placement=BOARD, keep=True)
+    assert BOARD.clock_mhz == ecp5.clock_mhz == 50
+    assert report.timing.fmax_mhz >= 50
+    assert report.timing.luts <= 83_640
+    assert report.timing.block_rams <= 208
+    assert report.timing.dsps <= 156
 
 
 @pytest.mark.full

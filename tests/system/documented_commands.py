@@ -58,11 +58,13 @@ LONG_SECONDS: Mapping[str, int] = {
     "pytest tests/software/test_method_laws.py -k odd-ones": 15,
 }
 
-# Commands that need something installed around them, and the test of the suite that does so.
+# Commands that need something installed around them, or whose result another test asks about, and that test.
 ELSEWHERE: Mapping[str, str] = {
     "topsieve methods odd-ones": "tests/system/test_add_a_method.py::test_the_method_is_found_and_compared",
     "topsieve compare --model digits-vit --methods dense,random,uniform,odd-ones --keep 0.5 --sequences 1 --out "
     "results/odd-ones": "tests/system/test_add_a_method.py::test_the_method_is_found_and_compared",
+    "topsieve synth accelerator --accelerator ecp5 --seed 3 --clock-mhz 50": "tests/rtl/test_synthesis_resources.py::"
+    "test_the_machine_of_an_fpga_fits_and_closes_at_50_mhz",
     "scripts/system_packages.sh browser": "tests/system/test_packaging.py::"
     "test_missing_system_packages_are_named_when_they_cannot_be_installed",
 }
