@@ -15,7 +15,7 @@ from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.golden.attention_latency import attention_latencies, tree_levels
 from topsieve_sim.golden.numbers import SCORE_MULTIPLIER_BITS, SCORE_SHIFT_BITS
 
-# Behind the accumulators: score factor, rounding; the bias is added on the way into the FIFO.
+# Behind the accumulators: score factor, shift; the score is rounded and gets its bias on the way into the FIFO.
 _NARROWING_STAGES = 2
 
 

@@ -7,10 +7,9 @@ from numpy.typing import NDArray
 
 from topsieve_sim.arch import AcceleratorConfig
 from topsieve_sim.closed_loop.loop import back_to_back
-from topsieve_sim.engine.attention import NO_SELECTION, Assumptions, Memo, decide, timing_group
+from topsieve_sim.engine.attention import Assumptions, Memo, decide, timing_group, value_selections
 from topsieve_sim.engine.closed_loop import stored_tokens, token_places
 from topsieve_sim.engine.program import AttentionWork, prepare
-from topsieve_sim.engine.selection import drawn_selections
 from topsieve_sim.engine.termination import told_by_rows
 from topsieve_sim.timing.attention import AttentionGroup
 from topsieve_sim.trace import Trace
@@ -31,16 +30,7 @@ def timed_groups(
     work = [told_by_rows(unit, trace, config) for unit in prepare(trace).work if isinstance(unit, AttentionWork)]
     memo: Memo = {}
     decisions = [decide(unit, trace, config, memo, Assumptions()) for unit in work]
-    chosen = [decided.selection or NO_SELECTION for decided in decisions]
-    drawn = [
-        number
-        for number, (unit, decided) in enumerate(zip(work, decisions, strict=True))
-        if unit.kept < unit.query_key.keys and decided.selection is None
-    ]
-    sizes, kept = [decisions[number].row_keys for number in drawn], [work[number].kept for number in drawn]
-    bits, generator = config.formats.probability_bits, np.random.default_rng(seed)
-    for number, found in zip(drawn, drawn_selections(config, sizes, kept, bits, generator), strict=True):
-        chosen[number] = found
+    chosen = value_selections(work, decisions, config, np.random.default_rng(seed))
     groups = [timing_group(*each, config) for each in zip(work, decisions, chosen, strict=True)]
     return [(unit, group, decided.survivors) for unit, group, decided in zip(work, groups, decisions, strict=True)]
 

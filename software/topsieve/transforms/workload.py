@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from topsieve.attention_ops import attention_group
 from topsieve.reduction.roles import BitPlan, ModelShape
 from topsieve_sim.trace import Op, TopKScope, Trace
-from topsieve_sim.trace.ops import FeedForward, ProbabilityValue, Projection, QueryKey, Softmax, TopK
+from topsieve_sim.trace.ops import FeedForward, Projection, TopK
 
 # The published machine's widths with all planes of a key fetched at once.
 WIDTHS = BitPlan(12, 12, 0, 12, 0.0)
@@ -130,31 +131,8 @@ def _placed(item: Pass, ops: Sequence[Op], layer: int | None) -> Iterator[Op]:
 def _layer_ops(item: Pass, layer: int, widths: BitPlan) -> Iterator[Op]:
     shape, queries, keys = item.shape, item.queries, item.keys
     place = {"layer": layer, "sequence": item.sequence, "step": item.step}
-    heads = {"heads": shape.heads, "kv_heads": shape.kv_heads}
     columns = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
     yield Projection(**place, tokens=queries, inputs=shape.width, outputs=columns, role="qkv")
-    yield QueryKey(
-        **place,
-        **heads,
-        queries=queries,
-        keys=keys,
-        head_dim=shape.head_dim,
-        query_bits=widths.query_bits,
-        key_msb_bits=widths.key_msb_bits,
-        key_lsb_bits=widths.key_lsb_bits,
-        threshold=widths.threshold,
-        lsb_rows=-1 if widths.key_lsb_bits else 0,
-        causal=item.causal and queries > 1,
-    )
-    yield Softmax(**place, heads=shape.heads, rows=queries, cols=keys)
-    yield ProbabilityValue(
-        **place,
-        **heads,
-        queries=queries,
-        keys=keys,
-        kept=keys,
-        head_dim=shape.head_dim,
-        value_bits=widths.value_bits,
-    )
+    yield from attention_group(shape, place, queries, keys, widths, causal=item.causal and queries > 1)
     yield Projection(**place, tokens=queries, inputs=shape.heads * shape.head_dim, outputs=shape.width, role="o")
     yield FeedForward(**place, tokens=queries, width=shape.width, hidden=shape.ffn_width, gated=shape.gated_ffn)
