@@ -17,7 +17,17 @@ from topsieve_kernels.bench import floors
 from topsieve_kernels.bench.baselines import eager_importance, flex_column_sum, merge_by_five_operations, sdpa
 from topsieve_kernels.bench.cases import SMALL, bench_cases, worst
 from topsieve_kernels.bench.power import WINDOW_S, board_power_w, driver_joules
-from topsieve_kernels.bench.report import SCHEMA, document, file_name, measure, measure_all, table, write
+from topsieve_kernels.bench.report import (
+    SCHEMA,
+    document,
+    earlier_run,
+    file_name,
+    measure,
+    measure_all,
+    measured_shapes,
+    table,
+    write,
+)
 from topsieve_kernels.bench.shapes import FULL, SHAPES, AttentionShape, as_json, read_shapes
 from topsieve_kernels.bench.timing import Timing, summary
 from topsieve_kernels.importance import attention_importance, attention_importance_reference
@@ -218,7 +228,7 @@ def test_energy_is_power_times_the_median(rows):
     jsonschema.validate(result, SCHEMA)
     assert "500" in table(result)
     assert "2000" in table(result)
-    assert file_name(result) == f"nvidia-h100-80gb-hbm3-{result['date']}.json"
+    assert file_name("NVIDIA H100 80GB HBM3") == f"nvidia-h100-80gb-hbm3-{result['date']}.json"
 
 
 def test_a_shape_that_does_not_run_takes_no_other_with_it():
@@ -234,6 +244,32 @@ def test_a_shape_that_does_not_run_takes_no_other_with_it():
     result = document(rows, failed, CEILINGS, "a device", "float32", {}, {})
     jsonschema.validate(result, SCHEMA)
     assert "FAILED ValueError: head_dim" in table(result)
+
+
+def test_a_stopped_run_goes_on_where_it_was(tmp_path):
+    """The file is whole after every shape; only rows that passed, of this machine, dtype and day, are not measured again."""
+    path, device = tmp_path / "bench.json", "a device"
+    shapes = (SMALL[5], AttentionShape(1, 2, 2, 4, 4, 512, False), SMALL[7])
+    seen = []
+
+    def keep(rows, failed):
+        write(document(rows, failed, CEILINGS, device, "float32", {}, {}), path)
+        found = earlier_run(path, device, "float32")
+        jsonschema.validate(found, SCHEMA)
+        seen.append((measured_shapes(found), len(found["failed"])))
+
+    measure_all(shapes, "cpu", torch.float32, CEILINGS, wall_clock, dict, keep=keep)
+    assert seen == [({SMALL[5]}, 0), ({SMALL[5]}, 1), ({SMALL[5], SMALL[7]}, 1)]
+    result = earlier_run(path, device, "float32")
+    result["rows"][0]["passed"] = False
+    assert measured_shapes(result) == {SMALL[7]}
+    assert earlier_run(path, "another device", "float32") is None
+    assert earlier_run(path, device, "bfloat16") is None
+    assert earlier_run(tmp_path / "absent.json", device, "float32") is None
+    write(dict(result, date="2001-01-01"), path)
+    assert earlier_run(path, device, "float32") is None
+    path.write_text("{")
+    assert earlier_run(path, device, "float32") is None
 
 
 @pytest.mark.parametrize("causal", [False, True])

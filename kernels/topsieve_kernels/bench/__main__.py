@@ -1,17 +1,27 @@
 """Check and time the GPU kernels: `python -m topsieve_kernels.bench --out FILE.json or FOLDER [--shapes FILE.json]`.
 
 Exit codes: 0 measured, 1 a result was wrong or a shape did not run, 2 no GPU or bad input. A folder gets a file named after GPU and date.
+The file is written after every shape; a run that was stopped goes on where it was, on the same day, machine and versions.
 """
 
 import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from topsieve_kernels.bench.floors import Ceilings
-from topsieve_kernels.bench.report import document, file_name, measure_all, table, write
+from topsieve_kernels.bench.report import (
+    document,
+    earlier_run,
+    file_name,
+    measure_all,
+    measured_shapes,
+    table,
+    write,
+)
 from topsieve_kernels.bench.shapes import FULL, SHAPES, read_shapes
 from topsieve_kernels.bench.timing import clock_state, gpu_timer
 
@@ -46,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--shapes", type=Path, metavar="FILE.json", help="these too, e.g. the gpu_shapes.json of topsieve compare"
     )
     parser.add_argument("--dtype", choices=("float16", "bfloat16"), default="bfloat16")
+    parser.add_argument("--again", action="store_true", help="measure what today's file already holds, too")
     options = parser.parse_args(arguments)
     try:
         shapes = tuple(dict.fromkeys((*FULL, *(read_shapes(options.shapes) if options.shapes else ()))))
@@ -55,16 +66,31 @@ def main(arguments: list[str] | None = None) -> int:
     if not torch.cuda.is_available():
         print("gpu-bench: no CUDA device here, nothing was measured", file=sys.stderr)
         return 2
-    dtype = getattr(torch, options.dtype)
     if options.kernel:
         shapes = tuple(shape for shape in shapes if shape.kernel == options.kernel)
-    before = clock_state()
-    ceilings = measured_ceilings(dtype)
-    rows, failed = measure_all(shapes, "cuda", dtype, ceilings, gpu_timer, clock_state, _say)
-    result = document(rows, failed, ceilings, torch.cuda.get_device_name(), options.dtype, before, clock_state())
-    write(result, options.out / file_name(result) if options.out.is_dir() else options.out)
-    print(table(result))
-    return 1 if failed or not all(row["passed"] for row in rows) else 0
+    dtype, device = getattr(torch, options.dtype), torch.cuda.get_device_name()
+    path = options.out / file_name(device) if options.out.is_dir() else options.out
+    earlier = None if options.again else earlier_run(path, device, options.dtype)
+    kept: list[dict[str, Any]] = []
+    if earlier is None:
+        before, ceilings = clock_state(), measured_ceilings(dtype)
+    else:
+        before, ceilings = earlier["clock_before"], Ceilings(**earlier["ceilings"])
+        kept = [row for row in earlier["rows"] if row["passed"]]
+        done = measured_shapes(earlier)
+        shapes = tuple(shape for shape in shapes if shape not in done)
+        _say(f"{path}: {len(kept)} shapes measured before, {len(shapes)} to go")
+
+    def result(rows: list[dict[str, Any]], failed: list[dict[str, str]]) -> dict[str, Any]:
+        return document(kept + rows, failed, ceilings, device, options.dtype, before, clock_state())
+
+    rows, failed = measure_all(
+        shapes, "cuda", dtype, ceilings, gpu_timer, clock_state, _say, lambda *found: write(result(*found), path)
+    )
+    whole = result(rows, failed)
+    write(whole, path)
+    print(table(whole))
+    return 1 if failed or not all(row["passed"] for row in whole["rows"]) else 0
 
 
 if __name__ == "__main__":

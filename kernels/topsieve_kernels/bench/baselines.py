@@ -80,7 +80,11 @@ def flex_column_sum(
             return column <= row + (keys - rows)
 
         mask = create_block_mask(transposed, None, None, keys, rows, device=query.device.type)
-    flex = _compiled_flex() if query.is_cuda else flex_attention
+    flex = flex_attention
+    if query.is_cuda:
+        # Every shape compiles anew, and after a few of them the compiler would give up and run the slow way instead.
+        torch._dynamo.reset()
+        flex = _compiled_flex()
 
     def call() -> torch.Tensor:
         _, lse = flex(

@@ -16,7 +16,7 @@ from topsieve_kernels.backend import HAS_TRITON
 from topsieve_kernels.bench import SCHEMA_VERSION
 from topsieve_kernels.bench.cases import BenchCase, bench_case
 from topsieve_kernels.bench.floors import Ceilings
-from topsieve_kernels.bench.shapes import Shape
+from topsieve_kernels.bench.shapes import Shape, shape_of
 from topsieve_kernels.bench.timing import Timer, Timing
 
 _NUMBER: dict[str, Any] = {"type": "number", "minimum": 0}
@@ -150,8 +150,12 @@ def measure_all(
     timer: Timer,
     clock: Callable[[], dict[str, str]],
     say: Callable[[str], None] = lambda line: None,
+    keep: Callable[[list[dict[str, Any]], list[dict[str, str]]], None] = lambda rows, failed: None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Measure every shape; the rows, and the shapes that could not be run with their reasons."""
+    """Measure every shape; the rows, and the shapes that could not be run with their reasons.
+
+    `keep` gets both after every shape, so that a run that is stopped loses one shape at most.
+    """
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     for shape in shapes:
@@ -163,6 +167,7 @@ def measure_all(
             outcome = _reason(error)
             failed.append({"kernel": shape.kernel, "shape": str(shape), "error": outcome})
         say(f"{shape.kernel} {shape}: {outcome}")
+        keep(rows, failed)
     return rows, failed
 
 
@@ -185,26 +190,50 @@ def document(
     after: dict[str, str],
 ) -> dict[str, Any]:
     """The whole run, as `SCHEMA` describes it, with today's date."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "date": _today(),
+        "dtype": dtype,
+        "machine": _machine(device),
+        "ceilings": vars(ceilings),
+        "clock_before": before,
+        "clock_after": after,
+        "rows": rows,
+        "failed": failed,
+    }
+
+
+def earlier_run(path: Path, device: str, dtype: str) -> dict[str, Any] | None:
+    """The document at `path` where it can be gone on with: this machine, these versions and this dtype, today."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    wanted = {"schema_version": SCHEMA_VERSION, "date": _today(), "dtype": dtype, "machine": _machine(device)}
+    same = isinstance(found, dict) and all(found.get(name) == value for name, value in wanted.items())
+    return found if same else None
+
+
+def measured_shapes(result: dict[str, Any]) -> set[Shape]:
+    """The shapes of a document whose rows passed their check."""
+    return {shape_of(row["kernel"], row["dimensions"]) for row in result["rows"] if row["passed"]}
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+def _machine(device: str) -> dict[str, str]:
     triton_version = "none"
     if HAS_TRITON:
         import triton
 
         triton_version = triton.__version__
     return {
-        "schema_version": SCHEMA_VERSION,
-        "date": datetime.now(UTC).date().isoformat(),
-        "dtype": dtype,
-        "machine": {
-            "device": device,
-            "torch": torch.__version__,
-            "triton": triton_version,
-            "python": platform.python_version(),
-        },
-        "ceilings": vars(ceilings),
-        "clock_before": before,
-        "clock_after": after,
-        "rows": rows,
-        "failed": failed,
+        "device": device,
+        "torch": torch.__version__,
+        "triton": triton_version,
+        "python": platform.python_version(),
     }
 
 
@@ -244,10 +273,9 @@ def _power(timing: dict[str, Any]) -> str:
     return f"{timing['board_power_w']:>8.0f} {timing['board_energy_uj']:>12.0f}"
 
 
-def file_name(result: dict[str, Any]) -> str:
-    """The GPU's name and the date of the run, as a file name."""
-    device = re.sub(r"[^a-z0-9]+", "-", result["machine"]["device"].lower()).strip("-")
-    return f"{device}-{result['date']}.json"
+def file_name(device: str) -> str:
+    """A GPU's name and today's date, as a file name."""
+    return f"{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}-{_today()}.json"
 
 
 def write(result: dict[str, Any], path: Path) -> None:
