@@ -1,8 +1,9 @@
 """Compile every shipped kernel configuration without a GPU, and read what the compiler made of it.
 
 `python -m topsieve_kernels.ahead_of_time [--capability 90] [--case NAME] [--all] [--ones]` prints one JSON line a configuration:
-registers, stack and local-memory traffic (both 0 means nothing spilled), shared memory, and the instructions counted in
-the disassembly. The tools come with the Triton wheel.
+registers, stack and local-memory traffic (both 0 means nothing spilled), shared memory, how many programs a multiprocessor
+holds at once, the instructions counted in the disassembly, and those of the longest innermost loop: a loop that issues for
+longer than its bytes are under way cannot reach the speed of memory. The tools come with the Triton wheel.
 """
 
 import argparse
@@ -24,9 +25,13 @@ from topsieve_kernels import (
     attention_score_sum,
     decode,
     gather,
+    matching,
+    merge_plan,
     merging,
     progressive,
     selection,
+    selection_filtered,
+    selection_radix,
     split_combine,
 )
 from topsieve_kernels.backend import HAS_TRITON, INTERPRETED, MAXIMUM_FLOAT32_HEAD_DIM
@@ -38,10 +43,19 @@ if HAS_TRITON:
 
 CAPABILITIES = (80, 90)
 SHARED_LIMIT_BYTES = {80: 163 * 1024, 90: 227 * 1024}
+# CUDA programming guide, table of technical specifications per compute capability: 64 Ki registers of 32 bits, handed out
+# to a warp by 256; shared memory of a multiprocessor, of which the system takes 1 KiB a program; 2048 threads; 32 programs.
+MULTIPROCESSOR_REGISTERS = 65536
+WARP_REGISTER_UNIT = 256
+MULTIPROCESSOR_SHARED_BYTES = {80: 164 * 1024, 90: 228 * 1024}
+PROGRAM_SHARED_BYTES = 1024
+MULTIPROCESSOR_WARPS = 64
+MULTIPROCESSOR_PROGRAMS = 32
+MULTIPROCESSOR_ISSUES_PER_CYCLE = 4
 TENSOR_CORE = ("HGMMA", "IGMMA", "HMMA", "IMMA")
 COUNTED = (*TENSOR_CORE, "LDL", "STL", "LDG.E.128", "LDGSTS", "MUFU.EX2", "RED", "ATOM")
 FLOATING = ("score_scale", "threshold")
-DIVISIBLE = ("columns", "columns_per_part", "keys", "keys_per_part", "width", "channels")
+DIVISIBLE = ("columns", "columns_per_part", "keys", "keys_per_part", "width", "channels", "padded")
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,8 @@ class Case:
     matrix: bool = False
     core: bool = False
     """Compiled in the quick tests too."""
+    turn_bytes: int = 0
+    """Bytes from memory that a turn of the main loop cannot do without; 0 where memory does not bound it."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +81,46 @@ class Resources:
 
     case: str
     capability: int
+    warps: int
     registers: int
     stack_bytes: int
     shared_bytes: int
+    loop_instructions: int
+    turn_bytes: int = 0
     instructions: dict[str, int] = field(default_factory=dict)
 
     @property
     def spilled(self) -> bool:
         """Whether any register went to local memory."""
         return self.stack_bytes > 0 or self.instructions["LDL"] + self.instructions["STL"] > 0
+
+    @property
+    def resident_programs(self) -> int:
+        """Programs that one multiprocessor holds at once; 0 where not even one fits."""
+        a_warp = -(-32 * self.registers // WARP_REGISTER_UNIT) * WARP_REGISTER_UNIT
+        return min(
+            MULTIPROCESSOR_REGISTERS // (a_warp * self.warps),
+            MULTIPROCESSOR_SHARED_BYTES[self.capability] // (self.shared_bytes + PROGRAM_SHARED_BYTES),
+            MULTIPROCESSOR_WARPS // self.warps,
+            MULTIPROCESSOR_PROGRAMS,
+        )
+
+    @property
+    def loop_bytes_per_cycle(self) -> float:
+        """Bytes per cycle that a multiprocessor could take if issuing its main loop were all it had to wait for."""
+        return self.turn_bytes * MULTIPROCESSOR_ISSUES_PER_CYCLE / max(self.loop_instructions * self.warps, 1)
+
+
+# Name, tokens and channels: one tile, sources that stay on chip, channels in chunks; lengths that are no powers of two.
+MATCHES = (
+    ("_one_tile", 197, 64),
+    ("_one_small_tile", 100, 48),
+    ("_c64", 1024, 64),
+    ("_c320", 4096, 320),
+    ("_c300", 4096, 300),
+    ("_c384", 4096, 384),
+    ("_c768", 1024, 768),
+)
 
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -129,15 +176,17 @@ def cases(capability: int) -> Iterator[Case]:
             for keys in (64, 128, 256):
                 if not attention_one_pass.fits_one_pass(keys, head_dim, dtype):
                     continue
-                yield _case(
-                    f"one_pass_{name}_d{head_dim}_n{keys}",
-                    attention_one_pass.one_pass_kernel,
-                    types,
-                    size | {"CAUSAL": True, "HAS_QUERY_VALID": True, "HAS_KEY_VALID": True},
-                    attention_one_pass.one_pass_blocks(keys, head_dim, dtype, capability),
-                    matrix=True,
-                    core=name == "fp16" and head_dim == 64 and keys == 256,
-                )
+                for masked in (False, True):
+                    flags = ("CAUSAL", "MASK_KEYS", "HAS_QUERY_VALID", "HAS_KEY_VALID")
+                    yield _case(
+                        f"one_pass_{name}_d{head_dim}_n{keys}{'_masked' if masked else ''}",
+                        attention_one_pass.one_pass_kernel,
+                        types,
+                        size | dict.fromkeys(flags, masked) | {"HEADS_PER_COLUMN": 1, "COLUMNS_PER_KEY_HEAD": 1},
+                        attention_one_pass.one_pass_blocks(keys, head_dim, dtype, capability),
+                        matrix=True,
+                        core=name == "fp16" and head_dim == 64 and keys == 256,
+                    )
             decode_types = {"*": "fp32", "query_ptr": name, "key_ptr": name, "value_ptr": name}
             yield _case(
                 f"decode_{name}_d{head_dim}",
@@ -147,6 +196,7 @@ def cases(capability: int) -> Iterator[Case]:
                 decode.decode_blocks(head_dim, dtype),
                 matrix=True,
                 core=core,
+                turn_bytes=decode.decode_blocks(head_dim, dtype)["BLOCK_T"] * 2 * head_dim * dtype.itemsize,
             )
     for head_dim in (64, 128, 256):
         planes = {
@@ -167,6 +217,7 @@ def cases(capability: int) -> Iterator[Case]:
                 progressive.SCORE_BLOCKS,
                 matrix=True,
                 core=head_dim == 128,
+                turn_bytes=progressive.SCORE_BLOCKS["BLOCK_N"] * (head_dim // 2 + 4),
             )
         yield _case(
             f"weighted_value_d{head_dim}",
@@ -176,6 +227,7 @@ def cases(capability: int) -> Iterator[Case]:
             progressive.VALUE_BLOCKS,
             matrix=True,
             core=head_dim == 128,
+            turn_bytes=progressive.VALUE_BLOCKS["BLOCK_N"] * (head_dim + 4 + 4),
         )
         yield Case(
             f"combine_d{head_dim}",
@@ -209,28 +261,88 @@ def cases(capability: int) -> Iterator[Case]:
             num_warps=selection.short_row_warps(block),
             core=block == selection.SHORT_ROW,
         )
-    yield Case(
-        "select_long", selection.select_long_kernel, select, {"BLOCK": selection.LONG_BLOCK}, num_warps=8, core=True
-    )
-    for name, dtype in DTYPES.items():
-        yield _case(
-            f"best_partner_{name}",
-            merging.best_partner_kernel,
-            {"metric_ptr": name, "blocked_ptr": "u8", "score_ptr": "fp32", "partner_ptr": "i32"},
-            {"BLOCK_C": 64, "SMALLEST": merging.SMALLEST_SQUARE},
-            merging.partner_blocks(dtype),
-            matrix=True,
-            core=name == "fp16",
-        )
-        for sized in (False, True):
+    for capacity in selection_filtered.CAPACITIES:
+        slots = {"CAPACITY": capacity, "CHUNK": selection_filtered.CHUNK}
+        for sample in selection_filtered.SAMPLES:
             yield Case(
-                f"merge_rows_{name}{'_sized' if sized else ''}",
-                merging.merge_rows_kernel,
-                {"*": "i32", "token_ptr": name, "merged_ptr": name, "size_ptr": "fp32", "merged_size_ptr": "fp32"},
-                {"HAS_SIZE": sized, "BLOCK_R": 128, "BLOCK_C": 1024},
-                num_warps=merging.MERGE_WARPS,
-                core=name == "fp16" and sized,
+                f"select_collect_{capacity}_sample_{sample}",
+                selection_filtered.collect_kernel,
+                {"*": "i32", "score_ptr": "fp32", "bound_ptr": "fp32"},
+                slots | {"SAMPLE_BITS": sample.bit_length() - 1},
+                num_warps=selection_filtered.COLLECT_WARPS,
+                core=(capacity, sample) == (8192, 2048),
+                turn_bytes=4 * selection_filtered.CHUNK,
             )
+        yield Case(
+            f"select_trim_{capacity}",
+            selection_filtered.trim_kernel,
+            {"*": "i32", "bound_ptr": "fp32"},
+            slots,
+            num_warps=selection_filtered.COLLECT_WARPS,
+            core=capacity == 8192,
+        )
+        for split in (False, True):
+            yield Case(
+                f"select_pick_{capacity}{'_split' if split else ''}",
+                selection_filtered.pick_kernel,
+                {"*": "i32", "threshold_ptr": "fp32"},
+                slots | {"SPLIT": split},
+                num_warps=selection_filtered.pick_warps(capacity),
+                core=capacity == 8192 and split,
+            )
+    for again in (False, True):
+        yield Case(
+            f"select_radix{'_again' if again else ''}",
+            selection_radix.select_radix_kernel,
+            select | {"again_ptr": "i32"},
+            {"HAS_AGAIN": again, "BLOCK": selection_radix.RADIX_BLOCK},
+            num_warps=selection_radix.RADIX_WARPS,
+            core=again,
+        )
+    for name, dtype in DTYPES.items():
+        metric = {"*": "fp32", "metric_ptr": name, "blocked_ptr": "u8", "partner_ptr": "i32"}
+        square = {"SMALLEST": matching.SMALLEST_SQUARE}
+        yield _case(
+            f"inverse_norm_{name}",
+            matching.inverse_norm_kernel,
+            metric,
+            square | {"HAS_PROTECTED": True},
+            matching.inverse_norm_blocks(320),
+            core=name == "bf16",
+        )
+        for tail, tokens, channels in MATCHES:
+            for is_protected in (False, True):
+                blocks = matching.partner_blocks(dtype, 64, tokens, channels, 132, capability)
+                flags = {key: blocks[key] for key in ("HAS_NORMS", "RESIDENT", "EVEN", "WIDTH", "REST")}
+                yield _case(
+                    f"best_partner_{name}{tail}{'_protected' if is_protected else ''}",
+                    matching.best_partner_kernel,
+                    metric,
+                    square | flags | {"HAS_PROTECTED": is_protected},
+                    blocks,
+                    matrix=True,
+                    core=not is_protected and (name == "fp16" or tail == "_c320"),
+                )
+        for width, removed in ((64, 2048), (320, 2048), (768, 16), (768, 98), (768, 2048)):
+            for sized in (False, True):
+                blocks = merging.merge_blocks(width, dtype.itemsize, removed)
+                yield _case(
+                    f"merge_{name}_c{width}_r{removed}{'_sized' if sized else ''}",
+                    merging.merge_kernel,
+                    {"*": "i32", "token_ptr": name, "merged_ptr": name, "size_ptr": "fp32", "merged_size_ptr": "fp32"},
+                    {"HAS_SIZE": sized, "PLANNED": blocks["PLANNED"]},
+                    blocks,
+                    core=name == "bf16" and sized and width == 768,
+                )
+    for removed in (129, 2048):
+        yield _case(
+            f"merge_plan_r{removed}",
+            merge_plan.plan_kernel,
+            {"*": "i32"},
+            {},
+            merge_plan.plan_blocks(removed),
+            core=removed == 2048,
+        )
     for width in (16, 32):
         yield Case(
             f"gather_{width}",
@@ -274,10 +386,10 @@ def compile_case(case: Case, capability: int, ones: bool = False) -> Resources:
         target=GPUTarget("cuda", capability, 32),
         options={"num_warps": case.num_warps, "num_stages": case.num_stages},
     )
-    return _resources(case.name, capability, compiled.asm["cubin"], int(compiled.metadata.shared))
+    return _resources(case, capability, compiled.asm["cubin"], int(compiled.metadata.shared))
 
 
-def _resources(name: str, capability: int, cubin: bytes, shared_bytes: int) -> Resources:
+def _resources(case: Case, capability: int, cubin: bytes, shared_bytes: int) -> Resources:
     tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
@@ -286,7 +398,37 @@ def _resources(name: str, capability: int, cubin: bytes, shared_bytes: int) -> R
         listing = _output([str(tools / "nvdisasm"), "-c", str(path)])
     counts = {name: len(re.findall(rf"\b{re.escape(name)}\b", listing)) for name in COUNTED}
     registers, stack = (int(re.search(rf"{field}:(\d+)", usage).group(1)) for field in ("REG", "STACK"))
-    return Resources(name, capability, registers, stack, shared_bytes, counts)
+    return Resources(
+        case.name,
+        capability,
+        case.num_warps,
+        registers,
+        stack,
+        shared_bytes,
+        max(innermost_loops(listing), default=0),
+        case.turn_bytes,
+        counts,
+    )
+
+
+def innermost_loops(listing: str) -> list[int]:
+    """Instructions of every loop of a disassembly that holds no other loop; the empty one behind its end is none."""
+    labels: dict[str, int] = {}
+    loops: list[tuple[int, int]] = []
+    count = 0
+    for line in listing.splitlines():
+        if label := re.match(r"\s*(\.L_x_\d+):", line):
+            labels[label.group(1)] = count
+        elif instruction := re.search(r"/\*[0-9a-f]{4,}\*/\s+(.*?);", line):
+            target = re.search(r"\bBRA\b.*(\.L_x_\d+)", instruction.group(1))
+            if target and labels.get(target.group(1), count) < count:
+                loops.append((labels[target.group(1)], count))
+            count += 1
+    return [
+        end - begin + 1
+        for begin, end in loops
+        if not any((begin <= first and last < end) or (begin < first and last <= end) for first, last in loops)
+    ]
 
 
 def _output(command: list[str]) -> str:
@@ -312,6 +454,8 @@ def main(arguments: list[str] | None = None) -> int:
             spilled = spilled or found.spilled
             line = asdict(found) | {
                 "spilled": found.spilled,
+                "resident_programs": found.resident_programs,
+                "loop_bytes_per_cycle": found.loop_bytes_per_cycle,
                 "matrix": case.matrix,
                 "limit": SHARED_LIMIT_BYTES[capability],
             }

@@ -99,7 +99,9 @@ def forward_kernel(
 def forward_blocks(head_dim: int, dtype: torch.dtype) -> dict[str, int]:
     """Tile sizes, warps and stages that compile without spills for sm_80 and sm_90."""
     if dtype == torch.float32:
-        return {"BLOCK_M": 32, "BLOCK_N": 32 if head_dim <= 64 else 16, "num_warps": 8, "num_stages": 2}
+        if head_dim <= 64:
+            return {"BLOCK_M": 32, "BLOCK_N": 32, "num_warps": 8, "num_stages": 2}
+        return {"BLOCK_M": 16, "BLOCK_N": 32, "num_warps": 4, "num_stages": 2}
     if head_dim <= 64:
         return {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 3}
     if head_dim <= 128:

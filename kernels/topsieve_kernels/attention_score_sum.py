@@ -4,12 +4,60 @@
 
 Each program owns one tile of keys and walks every query tile of every head in its group, so the key tile is read once,
 each sum has one owner and one fixed order of additions: no atomics, bitwise reproducible. The scores are formed keys by
-queries, so that a sum over queries stays inside a thread's own registers as far as the matrix layout allows.
+queries, so that a sum over queries stays inside a thread's own registers as far as the matrix layout allows. Tiles that
+no mask cuts (below the diagonal, all rows there) have a loop of their own: most of a long row's work is done there.
 """
 
 import torch
 
 from topsieve_kernels.backend import LOG2_E, capability, ceil_div, jit, next_power_of_2, rows_last, tl
+
+
+@jit
+def add_tiles(
+    total,
+    key,
+    query_base,
+    lse_base,
+    n,
+    d,
+    first,
+    count,
+    wrap,
+    after_wrap,
+    query_stride_m,
+    query_rows,
+    offset,
+    score_scale,
+    HEAD_DIM: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    EDGE: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+):
+    """`total` with `count` query tiles added, from row `first` on; without EDGE every pair of a tile counts.
+
+    With EDGE tile number `wrap` starts at row `after_wrap` instead.
+    """
+    for tile in range(count):
+        start = first + tile * BLOCK_M
+        if EDGE:
+            start = tl.where(tile == wrap, after_wrap, start)
+        m = start + tl.arange(0, BLOCK_M)
+        here = d[:, None] < HEAD_DIM
+        if EDGE:
+            here = here & (m[None, :] < query_rows)
+            lse = tl.load(lse_base + m, mask=m < query_rows, other=float("inf"))
+        else:
+            lse = tl.load(lse_base + m)
+        query = tl.load(query_base + m[None, :] * query_stride_m + d[:, None], mask=here, other=0.0)
+        # A row without an allowed key has minus infinity; it must add 0, not infinity.
+        shift = tl.where(lse == float("-inf"), float("inf"), lse * 1.4426950408889634)
+        score = tl.dot(key, query, input_precision="tf32x3") * score_scale
+        weight = tl.exp2(score - shift[None, :])
+        if EDGE and CAUSAL:
+            weight = tl.where(n[:, None] <= m[None, :] + offset, weight, 0.0)
+        total += tl.sum(weight, axis=1)
+    return total
 
 
 @jit
@@ -49,30 +97,65 @@ def score_sum_kernel(
         mask=key_here[:, None] & (d[None, :] < HEAD_DIM),
         other=0.0,
     )
-    first_row = 0
+    offset = key_rows - query_rows
+    whole = query_rows // BLOCK_M
+    inner = 0
+    edges = 0
+    first = 0
     if CAUSAL:
-        # Row m sees key n from m = n - (key_rows - query_rows) on: earlier tiles add nothing.
-        first_row = tl.maximum(tl.program_id(0) * BLOCK_N - (key_rows - query_rows), 0) // BLOCK_M * BLOCK_M
+        # Row m sees key n from m = n - offset on: tiles before the first key's add nothing, those from the last key's on
+        # need no mask.
+        first_key = tl.program_id(0) * BLOCK_N
+        first = tl.minimum(tl.maximum(first_key - offset, 0) // BLOCK_M, whole)
+        inner = tl.minimum(tl.cdiv(tl.maximum(first_key + BLOCK_N - 1 - offset, 0), BLOCK_M), whole)
+        edges = inner - first
+    # The rest of the rows that fill no tile are one more tile with a mask.
+    rest = tl.cdiv(query_rows, BLOCK_M) - whole
     total = tl.zeros([BLOCK_N], tl.float32)
     for member in range(HEADS_PER_OUTPUT):
         head = output_head * HEADS_PER_OUTPUT + member
         query_base = query_ptr + batch * query_stride_b + head * query_stride_h
         lse_base = lse_ptr + (batch * (output_heads * HEADS_PER_OUTPUT) + head) * query_rows
-        for start in range(first_row, query_rows, BLOCK_M):
-            m = start + tl.arange(0, BLOCK_M)
-            query = tl.load(
-                query_base + m[None, :] * query_stride_m + d[:, None],
-                mask=(m[None, :] < query_rows) & (d[:, None] < HEAD_DIM),
-                other=0.0,
-            )
-            lse = tl.load(lse_base + m, mask=m < query_rows, other=float("inf")) * 1.4426950408889634
-            # A row without an allowed key has minus infinity; it must add 0, not infinity.
-            lse = tl.where(lse == float("-inf"), float("inf"), lse)
-            score = tl.dot(key, query, input_precision="tf32x3") * score_scale
-            weight = tl.exp2(score - lse[None, :])
-            if CAUSAL:
-                weight = tl.where(n[:, None] <= m[None, :] + (key_rows - query_rows), weight, 0.0)
-            total += tl.sum(weight, axis=1)
+        total = add_tiles(
+            total,
+            key,
+            query_base,
+            lse_base,
+            n,
+            d,
+            first * BLOCK_M,
+            edges + rest,
+            edges,
+            whole * BLOCK_M,
+            query_stride_m,
+            query_rows,
+            offset,
+            score_scale,
+            HEAD_DIM,
+            CAUSAL,
+            True,
+            BLOCK_M,
+        )
+        total = add_tiles(
+            total,
+            key,
+            query_base,
+            lse_base,
+            n,
+            d,
+            inner * BLOCK_M,
+            whole - inner,
+            0,
+            0,
+            query_stride_m,
+            query_rows,
+            offset,
+            score_scale,
+            HEAD_DIM,
+            CAUSAL,
+            False,
+            BLOCK_M,
+        )
     if HAS_KEY_VALID:
         valid = tl.load(key_valid_ptr + batch * key_rows + n, mask=key_here, other=0)
         total = tl.where(valid != 0, total, 0.0)
@@ -83,7 +166,10 @@ def score_sum_blocks(head_dim: int, dtype: torch.dtype, capability: int) -> dict
     """Tile sizes, warps and stages that compile without spills for sm_80 and sm_90."""
     if dtype == torch.float32:
         return {"BLOCK_M": 16, "BLOCK_N": 64, "num_warps": 4, "num_stages": 2}
-    if head_dim <= 64 or (head_dim <= 128 and capability >= 90):
+    if head_dim <= 128 and capability >= 90:
+        # One warpgroup a program, several programs a multiprocessor: one forms products while another exponentiates.
+        return {"BLOCK_M": 64, "BLOCK_N": 128, "num_warps": 4, "num_stages": 3 if head_dim <= 64 else 2}
+    if head_dim <= 64:
         return {"BLOCK_M": 64, "BLOCK_N": 128, "num_warps": 8, "num_stages": 2}
     if head_dim <= 128:
         return {"BLOCK_M": 32, "BLOCK_N": 128, "num_warps": 8, "num_stages": 2}

@@ -9,7 +9,7 @@ which are SpAtten's cumulative importance scores (specification `accelerator`, s
 float32). A key n is allowed for row m when both are valid and, if causal, n <= m + N - M (aligned bottom right). A row
 without an allowed key gives output 0, log-sum-exp minus infinity and adds nothing.
 
-Short rows (N <= 256; N D <= 8192 in float32) take one pass; longer rows take a forward that keeps the log-sum-exp and a second pass down the
+Short rows (N <= 256 and, both rounded up to powers of two, N D <= 32768; 8192 in float32) take one pass; longer rows take a forward that keeps the log-sum-exp and a second pass down the
 columns (`attention_score_sum`). Why two: the weight of a row is one over its denominator, known only after its last key;
 a program that has let go of its scores must form them again.
 """
@@ -58,14 +58,14 @@ def attention_importance(
     Parameters
     ----------
     query : [B, Hq, M, D]; key, value : [B, Hk, N, D], Hq a multiple of Hk, one floating dtype, D at most 256.
-    scale : factor of the scores, 1/sqrt(D) when None.
+    scale : positive factor of the scores, 1/sqrt(D) when None.
     query_valid, key_valid : bool [B, M] and [B, N], or None for all valid (padding on either side, pruned tokens).
     passes : 'auto', or one variant by name (for comparison).
 
     Raises
     ------
     ValueError
-        shapes do not fit, the dtype is not floating, or a variant cannot take these operands.
+        shapes do not fit, the dtype is not floating, the scale is not positive, or a variant cannot take these operands.
     """
     _check(query, key, value, query_valid, key_valid)
     require(
@@ -75,6 +75,7 @@ def attention_importance(
         "auto, one, two, two_vendor, two_triton",
     )
     scale = 1.0 / math.sqrt(query.shape[3]) if scale is None else scale
+    require(0 < scale < math.inf, "scale", scale, "a positive number")
     masks = {"query_valid": query_valid, "key_valid": key_valid}
     if choose(backend, query, key, value, head_dim=query.shape[3]) == "torch":
         return attention_importance_reference(
@@ -95,7 +96,7 @@ def attention_importance(
         output, lse, head = triton_forward(query, key, value, scale=scale, causal=causal, **masks)
     else:
         output, lse = vendor_forward(query, key, value, scale=scale, causal=causal, name=vendor)
-        head = output.abs().sum((2, 3), dtype=torch.float32)
+        head = torch.linalg.vector_norm(output, 1, (2, 3), dtype=torch.float32)
     token = score_sum(query, key, lse, scale=scale, causal=causal, key_valid=key_valid, per_query_head=per_query_head)
     return AttentionImportance(output, lse, token, head)
 

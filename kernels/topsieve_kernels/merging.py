@@ -1,25 +1,33 @@
-"""(e) Bipartite soft matching and merging of tokens: match, choose and merge in three launches.
+"""(e) Bipartite soft matching and merging of tokens: match, choose, plan, merge.
 
 Even tokens are sources, odd tokens destinations (ToMe, arXiv 2210.09461, section 3):
 
-    score[a, b] = cos(metric[a], metric[b]);   best[a] = the lowest b of the largest score
-    the r sources with the largest best score (lowest a first among equals) join their best destination
+    partner[a] = the destination most like source a (`matching.py`)
+    the r sources with the largest best score (lowest a first among equals) join their partners
     merged x[b] = sum of size x / sum of size over b and its sources;   size[b] = the sum of the sizes
 
 Survivors keep their order. Every source has at most one edge, so "best partner, then the r best sources" is the exact
-optimum of "r edges of largest total score with at most one per source". The score matrix never reaches memory: a program
-holds a tile of sources and walks the destinations. Merging gives each surviving token one program that adds its sources
-in ascending order: no atomics, bitwise reproducible. A token without direction (norm 0) has score 0 with every other.
+optimum of "r edges of largest total score with at most one per source".
+
+The merge moves tiles of rows: an even survivor is copied, an odd one adds its sources in ascending order, as the plan
+(`merge_plan.py`) lists them. No atomics, bitwise reproducible. A list of up to `SHORT_LIST` needs no plan.
+
+Launches: norms (not where one tile holds all destinations), match, selection, plan (not for short lists), merge; and one
+more than there are runs of protected tokens, where there are any.
 """
 
 from dataclasses import dataclass
 
 import torch
 
-from topsieve_kernels.backend import Backend, ceil_div, choose, jit, next_power_of_2, require, tl
+from topsieve_kernels.backend import Backend, ceil_div, choose, jit, next_power_of_2, require, rows_last, tl
+from topsieve_kernels.matching import best_partners
+from topsieve_kernels.merge_plan import Plan, plan_merge
 from topsieve_kernels.selection import topk_select
 
-SMALLEST_SQUARE = 1e-30
+SHORT_LIST = 32
+MERGE_BYTES = 4096
+MERGE_WARPS = 4
 
 
 @dataclass(frozen=True)
@@ -35,182 +43,153 @@ class Merge:
 
 
 @jit
-def best_partner_kernel(
-    metric_ptr,
-    blocked_ptr,
-    score_ptr,
-    partner_ptr,
-    metric_stride_b,
-    metric_stride_n,
-    tokens,
-    channels,
-    SMALLEST: tl.constexpr,
-    BLOCK_A: tl.constexpr,
-    BLOCK_B: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
-    batch = tl.program_id(1).to(tl.int64)
-    sources = (tokens + 1) // 2
-    destinations = tokens // 2
-    a = tl.program_id(0) * BLOCK_A + tl.arange(0, BLOCK_A)
-    base = metric_ptr + batch * metric_stride_b
-    best = tl.full([BLOCK_A], float("-inf"), tl.float32)
-    partner = tl.zeros([BLOCK_A], tl.int32)
-    for start in range(0, destinations, BLOCK_B):
-        b = start + tl.arange(0, BLOCK_B)
-        dot = tl.zeros([BLOCK_A, BLOCK_B], tl.float32)
-        square_a = tl.zeros([BLOCK_A], tl.float32)
-        square_b = tl.zeros([BLOCK_B], tl.float32)
-        for first in range(0, channels, BLOCK_C):
-            c = first + tl.arange(0, BLOCK_C)
-            source = tl.load(
-                base + (2 * a[:, None]) * metric_stride_n + c[None, :],
-                mask=(a[:, None] < sources) & (c[None, :] < channels),
-                other=0.0,
-            )
-            destination = tl.load(
-                base + (2 * b[:, None] + 1) * metric_stride_n + c[None, :],
-                mask=(b[:, None] < destinations) & (c[None, :] < channels),
-                other=0.0,
-            )
-            dot += tl.dot(source, tl.trans(destination), input_precision="tf32x3")
-            source = source.to(tl.float32)
-            destination = destination.to(tl.float32)
-            square_a += tl.sum(source * source, axis=1)
-            square_b += tl.sum(destination * destination, axis=1)
-        inverse_a = tl.rsqrt(tl.maximum(square_a, SMALLEST))
-        inverse_b = tl.rsqrt(tl.maximum(square_b, SMALLEST))
-        score = dot * inverse_a[:, None] * inverse_b[None, :]
-        open_b = tl.load(blocked_ptr + 2 * b + 1, mask=b < destinations, other=1) == 0
-        score = tl.where(open_b[None, :], score, float("-inf"))
-        tile_best = tl.max(score, axis=1)
-        is_best = (score == tile_best[:, None]) & open_b[None, :]
-        tile_partner = tl.min(tl.where(is_best, b[None, :], destinations), axis=1)
-        # Strictly larger: an equal score in a later tile has a higher index.
-        better = tile_best > best
-        partner = tl.where(better, tile_partner, partner)
-        best = tl.where(better, tile_best, best)
-    open_a = tl.load(blocked_ptr + 2 * a, mask=a < sources, other=1) == 0
-    tl.store(score_ptr + batch * sources + a, tl.where(open_a, best, float("-inf")), mask=a < sources)
-    tl.store(partner_ptr + batch * sources + a, 2 * partner + 1, mask=a < sources)
+def load_tile(base, token, stride, c, here, channels):
+    """Channels c of those tokens that are here, zeros elsewhere."""
+    row = base + token.to(tl.int64) * stride
+    return tl.load(row[:, None] + c[None, :], mask=here[:, None] & (c[None, :] < channels), other=0.0)
 
 
 @jit
-def merge_rows_kernel(
+def planned_source(order, first, count, number):
+    """The number-th source of every destination, and whether there is one."""
+    here = number < count
+    return tl.load(order + first + number, mask=here, other=0), here
+
+
+@jit
+def next_source(candidate, last, tokens):
+    """The lowest candidate above the last one in every row, and whether there is one; `tokens` is none."""
+    source = tl.min(tl.where(candidate > last[:, None], candidate, tokens), axis=1)
+    return source, source < tokens
+
+
+@jit
+def joined_size(size, token, here, HAS_SIZE: tl.constexpr):
+    """How many tokens each stands for, 0 where it is not here."""
+    if HAS_SIZE:
+        return tl.load(size + token, mask=here, other=0.0)
+    return here.to(tl.float32)
+
+
+@jit
+def add_weighted(total, row, size, HAS_SIZE: tl.constexpr):
+    """total + size row in float32; without sizes, total + row."""
+    if HAS_SIZE:
+        return total + row.to(tl.float32) * size[:, None]
+    return total + row.to(tl.float32)
+
+
+@jit
+def merge_kernel(
     token_ptr,
     size_ptr,
     chosen_ptr,
     partner_ptr,
+    order_ptr,
+    place_ptr,
+    first_ptr,
+    count_ptr,
     merged_ptr,
     merged_size_ptr,
     kept_ptr,
+    source_ptr,
+    destination_ptr,
     token_stride_b,
     token_stride_n,
     tokens,
     channels,
     removed,
     HAS_SIZE: tl.constexpr,
-    BLOCK_R: tl.constexpr,
+    PLANNED: tl.constexpr,
+    BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    BLOCK_R: tl.constexpr,
 ):
-    batch = tl.program_id(1).to(tl.int64)
-    token = tl.program_id(0)
+    batch = tl.program_id(2).to(tl.int64)
     sources = (tokens + 1) // 2
-    e = tl.arange(0, BLOCK_R)
-    chosen = tl.load(chosen_ptr + batch * removed + e, mask=e < removed, other=0)
-    source = tl.where(e < removed, 2 * chosen, 2 * tokens)
-    if tl.max((source == token).to(tl.int32), axis=0) == 0:
-        row = batch * (tokens - removed) + token - tl.sum((source < token).to(tl.int32), axis=0)
+    start = tl.program_id(1) * BLOCK_P
+    pair = start + tl.arange(0, BLOCK_P)
+    c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    within = c[None, :] < channels
+    even = pair < sources
+    odd = 2 * pair + 1 < tokens
+    base = token_ptr + batch * token_stride_b
+    own = load_tile(base, 2 * pair + 1, token_stride_n, c, odd, channels)
+    if PLANNED:
+        place = tl.load(place_ptr + batch * sources + pair, mask=even, other=1)
+        first = tl.load(first_ptr + batch * sources + pair, mask=odd, other=0)
+        count = tl.load(count_ptr + batch * sources + pair, mask=odd, other=0)
+    else:
+        e = tl.arange(0, BLOCK_R)
+        chosen = tl.load(chosen_ptr + batch * removed + e, mask=e < removed, other=tokens)
         partner = tl.load(partner_ptr + batch * sources + chosen, mask=e < removed, other=-1)
-        joins = partner == token
-        count = tl.sum(joins.to(tl.int32), axis=0)
-        order = tl.cumsum(joins.to(tl.int32), axis=0)
-        size = 1.0
-        if HAS_SIZE:
-            size = tl.load(size_ptr + batch * tokens + token)
-        total_size = size
-        for j in range(count):
-            other = tl.sum(tl.where(joins & (order == j + 1), source, 0), axis=0)
-            if HAS_SIZE:
-                total_size += tl.load(size_ptr + batch * tokens + other)
-            else:
-                total_size += 1.0
-        tl.store(kept_ptr + row, token)
-        tl.store(merged_size_ptr + row, total_size)
-        base = token_ptr + batch * token_stride_b
-        for first in range(0, channels, BLOCK_C):
-            c = first + tl.arange(0, BLOCK_C)
-            own = tl.load(base + token * token_stride_n + c, mask=c < channels, other=0.0).to(tl.float32)
-            if count > 0:
-                total = own * size
-                for j in range(count):
-                    other = tl.sum(tl.where(joins & (order == j + 1), source, 0), axis=0)
-                    added = tl.load(base + other * token_stride_n + c, mask=c < channels, other=0.0).to(tl.float32)
-                    if HAS_SIZE:
-                        added = added * tl.load(size_ptr + batch * tokens + other)
-                    total += added
-                own = total / total_size
-            tl.store(merged_ptr + row * channels + c, own.to(merged_ptr.dtype.element_ty), mask=c < channels)
+        below = tl.sum((chosen[None, :] < pair[:, None]).to(tl.int32), axis=1)
+        leaves = tl.sum((chosen[None, :] == pair[:, None]).to(tl.int32), axis=1)
+        place = tl.where(even, 2 * (2 * pair - below) + leaves, 1)
+        joins = partner[None, :] == 2 * pair[:, None] + 1
+        count = tl.sum(joins.to(tl.int32), axis=1)
+        candidate = tl.where(joins, chosen[None, :], tokens)
+        last = tl.full([BLOCK_P], -1, tl.int32)
+    stays = place % 2 == 0
+    copied = load_tile(base, 2 * pair, token_stride_n, c, stays, channels)
+    size_base = size_ptr + batch * tokens
+    even_size = joined_size(size_base, 2 * pair, stays, HAS_SIZE)
+    size = joined_size(size_base, 2 * pair + 1, odd, HAS_SIZE)
+    total_size = tl.where(odd, size, 1.0)
+    # Without the row's own, and nothing stored before: no thread waits for its first rows while it could ask for others.
+    total = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
+    order_base = order_ptr + batch * removed
+    # Two at a time: both are asked for before the first is waited for.
+    for step in range(0, tl.max(count, axis=0), 2):
+        if PLANNED:
+            source_0, here_0 = planned_source(order_base, first, count, step)
+            source_1, here_1 = planned_source(order_base, first, count, step + 1)
+        else:
+            source_0, here_0 = next_source(candidate, last, tokens)
+            source_1, here_1 = next_source(candidate, source_0, tokens)
+            last = source_1
+        row_0 = load_tile(base, 2 * source_0, token_stride_n, c, here_0, channels)
+        row_1 = load_tile(base, 2 * source_1, token_stride_n, c, here_1, channels)
+        size_0 = joined_size(size_base, 2 * source_0, here_0, HAS_SIZE)
+        size_1 = joined_size(size_base, 2 * source_1, here_1, HAS_SIZE)
+        total = add_weighted(total, row_0, size_0, HAS_SIZE)
+        total = add_weighted(total, row_1, size_1, HAS_SIZE)
+        total_size = total_size + size_0 + size_1
+    # A token that nothing joined keeps its bits: no multiplication and division by its own size.
+    own = own.to(tl.float32)
+    mean = tl.where(count[:, None] > 0, (own * size[:, None] + total) / total_size[:, None], own)
+    merged_row = batch * (tokens - removed) + place // 2
+    merged = merged_ptr + merged_row * channels
+    tl.store(merged[:, None] + c[None, :], copied, mask=stays[:, None] & within)
+    next_row = 1 - place % 2
+    odd_merged = merged + next_row * channels
+    tl.store(odd_merged[:, None] + c[None, :], mean.to(merged_ptr.dtype.element_ty), mask=odd[:, None] & within)
+    if tl.program_id(0) == 0:
+        tl.store(merged_size_ptr + merged_row, even_size, mask=stays)
+        tl.store(merged_size_ptr + merged_row + next_row, total_size, mask=odd)
+        if not PLANNED:
+            tl.store(kept_ptr + merged_row, 2 * pair, mask=stays)
+            tl.store(kept_ptr + merged_row + next_row, 2 * pair + 1, mask=odd)
+            mine = (e < removed) & (chosen >= start) & (chosen < start + BLOCK_P)
+            tl.store(source_ptr + batch * removed + e, 2 * chosen, mask=mine)
+            tl.store(destination_ptr + batch * removed + e, partner, mask=mine)
 
 
-MERGE_WARPS = 4
+def merge_blocks(channels: int, element_bytes: int, removed: int) -> dict[str, int | bool]:
+    """Tile sizes and warps of `merge_kernel`: the widest rows that leave at most an eighth of the lanes without work.
 
-
-def partner_blocks(dtype: torch.dtype) -> dict[str, int]:
-    """Tile sizes, warps and stages that compile without spills for sm_80 and sm_90."""
-    if dtype == torch.float32:
-        return {"BLOCK_A": 32, "BLOCK_B": 32, "num_warps": 8, "num_stages": 2}
-    # On sm_80 the conversion of bfloat16 products needs a few registers more than four warps have.
-    return {"BLOCK_A": 64, "BLOCK_B": 64, "num_warps": 8 if dtype is torch.bfloat16 else 4, "num_stages": 2}
-
-
-def best_partners(
-    metric: torch.Tensor, protected: tuple[int, ...] = (), *, backend: Backend = "auto"
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Best score float32 [B, ceil(N/2)] and partner's token id int32 of every even token of `metric` [B, N, D].
-
-    A protected source has score minus infinity; a protected destination is nobody's partner.
+    Every program can look through a short list itself, which saves a launch.
     """
-    require(metric.ndim == 3 and metric.shape[1] > 1, "metric", tuple(metric.shape), "[B, N, D], N at least 2")
-    batch, tokens, channels = metric.shape
-    require(
-        all(0 <= token < tokens for token in protected), "protected", protected, f"token ids from 0 to {tokens - 1}"
-    )
-    if choose(backend, metric) == "torch":
-        return best_partners_reference(metric, protected)
-    metric = metric if metric.stride(-1) == 1 else metric.contiguous()
-    sources = (tokens + 1) // 2
-    blocks = partner_blocks(metric.dtype)
-    score = torch.empty((batch, sources), dtype=torch.float32, device=metric.device)
-    partner = torch.empty((batch, sources), dtype=torch.int32, device=metric.device)
-    best_partner_kernel[(ceil_div(sources, blocks["BLOCK_A"]), batch)](
-        metric,
-        _blocked(protected, tokens, metric.device).byte(),
-        score,
-        partner,
-        metric.stride(0),
-        metric.stride(1),
-        tokens,
-        channels,
-        SMALLEST=SMALLEST_SQUARE,
-        BLOCK_C=min(max(next_power_of_2(channels), 16), 64),
-        **blocks,
-    )
-    return score, partner
-
-
-def best_partners_reference(metric: torch.Tensor, protected: tuple[int, ...] = ()) -> tuple[torch.Tensor, torch.Tensor]:
-    """The definition, in float64 for float64 operands and float32 otherwise."""
-    inner = torch.float64 if metric.dtype == torch.float64 else torch.float32
-    x = metric.to(inner)
-    x = x * x.square().sum(-1, keepdim=True).clamp_min(SMALLEST_SQUARE).rsqrt()
-    blocked = _blocked(protected, metric.shape[1], metric.device)
-    score = x[:, 0::2] @ x[:, 1::2].transpose(1, 2)
-    score = score.masked_fill(blocked[1::2], -torch.inf)
-    best = score.amax(-1)
-    here = torch.arange(score.shape[2], device=metric.device)
-    partner = torch.where(score == best[..., None], here, score.shape[2]).amin(-1)
-    return best.masked_fill(blocked[0::2], -torch.inf), (2 * partner + 1).to(torch.int32)
+    widths = (256, 128, 64)
+    width = next((w for w in widths if 8 * ceil_div(channels, w) * w <= 9 * channels), widths[-1])
+    planned = removed > SHORT_LIST
+    return {
+        "PLANNED": planned,
+        "BLOCK_P": MERGE_BYTES // (width * element_bytes),
+        "BLOCK_C": width,
+        "BLOCK_R": 16 if planned else max(next_power_of_2(removed), 16),
+        "num_warps": MERGE_WARPS,
+    }
 
 
 def merge_chosen(
@@ -228,34 +207,41 @@ def merge_chosen(
     """
     batch, count, channels = tokens.shape
     removed = chosen.shape[1]
-    source = 2 * chosen
-    destination = partner.gather(1, chosen.long())
     if choose(backend, tokens, chosen, partner) == "torch":
-        merged, merged_size, kept = _merge_reference(tokens, source, destination, size)
-        return Merge(merged, merged_size, kept, source, destination)
-    tokens = tokens if tokens.stride(-1) == 1 else tokens.contiguous()
-    merged = torch.empty((batch, count - removed, channels), dtype=tokens.dtype, device=tokens.device)
-    merged_size = torch.empty((batch, count - removed), dtype=torch.float32, device=tokens.device)
-    kept = torch.empty((batch, count - removed), dtype=torch.int32, device=tokens.device)
-    merge_rows_kernel[(count, batch)](
+        return _merge_reference(tokens, 2 * chosen, partner.gather(1, chosen.long()), size)
+    tokens, chosen, partner = rows_last(tokens), chosen.int().contiguous(), partner.int().contiguous()
+    merged = tokens.new_empty((batch, count - removed, channels))
+    merged_size = tokens.new_empty((batch, count - removed), dtype=torch.float32)
+    blocks = merge_blocks(channels, tokens.element_size(), removed)
+    if blocks["PLANNED"]:
+        plan = plan_merge(chosen, partner, count)
+    else:
+        kept = torch.empty_like(merged_size, dtype=torch.int32)
+        # The merge reads no plan; it writes what a plan would have written.
+        plan = Plan(chosen, chosen, chosen, chosen, kept, torch.empty_like(chosen), torch.empty_like(chosen))
+    merge_kernel[(ceil_div(channels, blocks["BLOCK_C"]), ceil_div(partner.shape[1], blocks["BLOCK_P"]), batch)](
         tokens,
         merged_size if size is None else size.float().contiguous(),
-        chosen.contiguous(),
-        partner.contiguous(),
+        chosen,
+        partner,
+        plan.order,
+        plan.place,
+        plan.first,
+        plan.count,
         merged,
         merged_size,
-        kept,
+        plan.kept,
+        plan.source,
+        plan.destination,
         tokens.stride(0),
         tokens.stride(1),
         count,
         channels,
         removed,
         HAS_SIZE=size is not None,
-        BLOCK_R=max(next_power_of_2(removed), 16),
-        BLOCK_C=min(next_power_of_2(channels), 1024),
-        num_warps=MERGE_WARPS,
+        **blocks,
     )
-    return Merge(merged, merged_size, kept, source, destination)
+    return Merge(merged, merged_size, plan.kept, plan.source, plan.destination)
 
 
 def bipartite_merge(
@@ -303,7 +289,7 @@ def bipartite_merge(
 
 def _merge_reference(
     tokens: torch.Tensor, source: torch.Tensor, destination: torch.Tensor, size: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> Merge:
     batch, count, channels = tokens.shape
     inner = torch.float64 if tokens.dtype == torch.float64 else torch.float32
     weight = tokens.new_ones((batch, count), dtype=inner) if size is None else size.to(inner)
@@ -319,12 +305,4 @@ def _merge_reference(
     stays = torch.ones((batch, count), dtype=torch.bool, device=tokens.device).scatter(1, source.long(), False)
     kept = stays.nonzero()[:, 1].view(batch, -1)
     merged = mean.gather(1, kept[..., None].expand(-1, -1, channels)).to(tokens.dtype)
-    return merged, total_size.gather(1, kept).to(torch.float32), kept.to(torch.int32)
-
-
-def _blocked(protected: tuple[int, ...], tokens: int, device: torch.device) -> torch.Tensor:
-    # Filled on the device, number by number: a copy from the host would stall it.
-    blocked = torch.zeros(tokens, dtype=torch.bool, device=device)
-    for token in protected:
-        blocked[token] = True
-    return blocked
+    return Merge(merged, total_size.gather(1, kept).to(torch.float32), kept.to(torch.int32), source, destination)

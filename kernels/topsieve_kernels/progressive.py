@@ -71,6 +71,11 @@ def plane_scores_kernel(
         query_here = (g[:, None] < group) & (h[None, :] < HALF_DIM)
         query_low = tl.load(query_base, mask=query_here, other=0)
         query_high = tl.load(query_base + HALF_DIM, mask=query_here, other=0)
+        # What the offset of 8 in one half of the plane's numbers adds to every sum.
+        if SECOND_PASS:
+            offset = 8 * tl.sum(query_high.to(tl.int32), axis=1)
+        else:
+            offset = -128 * tl.sum(query_low.to(tl.int32), axis=1)
         factor = tl.load(query_factor_ptr + row, mask=g < group, other=0.0)
         length = tl.load(length_ptr + pair)
         largest = tl.full([BLOCK_G], float("-inf"), tl.float32)
@@ -85,20 +90,19 @@ def plane_scores_kernel(
                 mask=live[:, None] & (h[None, :] < HALF_DIM),
                 other=0,
             )
+            # Bit operations only, which work on four bytes at once: msb + 8 and 16 msb, or lsb and 16 (lsb - 8).
+            low = ((packed & 15) ^ (0 if SECOND_PASS else 8)).to(tl.int8, bitcast=True)
+            high = ((packed & 240) ^ (128 if SECOND_PASS else 0)).to(tl.int8, bitcast=True)
+            of_low = tl.dot(query_low, tl.trans(low), out_dtype=tl.int32)
+            of_high = tl.dot(query_high, tl.trans(high), out_dtype=tl.int32)
             if SECOND_PASS:
-                low = (packed & 15).to(tl.int8)
-                high = (packed >> 4).to(tl.int8)
+                exact = of_low + (of_high >> 4) + offset[:, None]
             else:
-                low = ((packed & 15) ^ 8).to(tl.int8) - 8
-                high = ((packed >> 4) ^ 8).to(tl.int8) - 8
-            exact = tl.dot(query_low, tl.trans(low.to(tl.int8)), out_dtype=tl.int32)
-            exact += tl.dot(query_high, tl.trans(high.to(tl.int8)), out_dtype=tl.int32)
+                exact = 16 * of_low + of_high + offset[:, None]
             address = accumulator_ptr + row[:, None] * keys + n[None, :]
             here = update[:, None] & (n[None, :] < last)
             if SECOND_PASS:
                 exact += tl.load(address, mask=here, other=0)
-            else:
-                exact = exact * 16
             tl.store(address, exact, mask=here)
             step = tl.load(step_ptr + pair * keys + n, mask=live, other=0.0)
             score = exact.to(tl.float32) * factor[:, None] * step[None, :]

@@ -1,10 +1,10 @@
 """(d) Batched top-k selection: the k largest of every row, lowest index first among equals, indices ascending.
 
 The order is total, so every run and every backend gives the same bits: larger value first, then the lower index; -0 equals
-+0; a NaN comes after minus infinity. Each float32 becomes an unsigned key that orders the same way; four passes over 8-bit
-digits (a histogram and its suffix sums each) find the k-th key and how many of its equals to keep; prefix sums place the
-survivors: no atomics on positions. Rows up to `SHORT_ROW` stay in registers from one read; longer ones are read once from
-memory and again from cache. One program does one row: few, very long rows leave most of the chip idle.
++0; a NaN comes after minus infinity. Rows up to `SHORT_ROW` stay in registers from one read: the k-th key by narrowing
+(`selection_keys`), places by prefix sums, no atomics on positions. Longer rows are filtered in one pass
+(`selection_filtered`); rows whose filter failed, and all where k is too large a share for it, are done digit by digit in five
+passes (`selection_radix`).
 """
 
 from dataclasses import dataclass
@@ -12,9 +12,19 @@ from dataclasses import dataclass
 import torch
 
 from topsieve_kernels.backend import Backend, choose, jit, next_power_of_2, require, tl
+from topsieve_kernels.selection_filtered import ROWS_AT_A_TIME, FilterPlan, plan_for, select_filtered
+from topsieve_kernels.selection_keys import (
+    above_and_tied,
+    is_kept,
+    key_value,
+    narrow_to_rank,
+    order_key,
+    place_of,
+    quarters,
+)
+from topsieve_kernels.selection_radix import RADIX_BLOCK, RADIX_WARPS, select_radix_kernel
 
-SHORT_ROW = 4096
-LONG_BLOCK = 4096
+SHORT_ROW = 8192
 
 
 @dataclass(frozen=True)
@@ -26,27 +36,10 @@ class TopK:
 
 
 @jit
-def order_key(value):
-    """Unsigned 32-bit integers that order as the floats do; 0 for NaN, both zeros alike."""
-    bits = tl.where(value == 0.0, 0.0, value).to(tl.uint32, bitcast=True)
-    flipped = tl.where(bits >= 0x80000000, bits ^ 0xFFFFFFFF, bits | 0x80000000)
-    return tl.where(value == value, flipped, 0)
-
-
-@jit
-def key_value(key):
-    """The float32 of an order key; NaN for 0."""
-    bits = tl.where(key >= 0x80000000, key & 0x7FFFFFFF, key ^ 0xFFFFFFFF)
-    return bits.to(tl.float32, bitcast=True)
-
-
-@jit
-def digit_of_kth(histogram, remaining):
-    """The largest digit with at least `remaining` elements at or above it, and how many lie above that digit."""
-    at_or_above = tl.cumsum(histogram, axis=0, reverse=True)
-    digit = tl.sum((at_or_above >= remaining).to(tl.int32), axis=0) - 1
-    bins = tl.arange(0, 256)
-    return digit, tl.sum(tl.where(bins > digit, histogram, 0), axis=0)
+def emit_quarter(own, before, n, quota, index_ptr):
+    """Store the indices of those that are kept; the next quarter's counts."""
+    tl.store(index_ptr + place_of(before, quota), n, mask=is_kept(own, before, quota))
+    return before + own
 
 
 @jit
@@ -54,68 +47,27 @@ def select_short_kernel(score_ptr, index_ptr, threshold_ptr, columns, k, BLOCK: 
     row = tl.program_id(0).to(tl.int64)
     n = tl.arange(0, BLOCK)
     here = n < columns
-    key = order_key(tl.load(score_ptr + row * columns + n, mask=here, other=0.0))
-    candidate = here
-    prefix = tl.full([], 0, tl.uint32)
-    remaining = k
-    for step in tl.static_range(4):
-        digit = ((key >> (24 - 8 * step)) & 255).to(tl.int32)
-        counted = tl.sum(candidate.to(tl.int32), axis=0)
-        histogram = tl.histogram(tl.where(candidate, digit, 0), 256)
-        # Elements that are no candidates were counted as digit 0.
-        histogram = tl.where(tl.arange(0, 256) == 0, histogram - (BLOCK - counted), histogram)
-        chosen, above = digit_of_kth(histogram, remaining)
-        candidate = candidate & (digit == chosen)
-        prefix = prefix | (chosen.to(tl.uint32) << (24 - 8 * step))
-        remaining = remaining - above
-    equal = here & (key == prefix)
-    tie_rank = tl.cumsum(equal.to(tl.int32), axis=0)
-    keep = (here & (key > prefix)) | (equal & (tie_rank <= remaining))
-    position = tl.cumsum(keep.to(tl.int32), axis=0) - 1
-    tl.store(index_ptr + row * k + position, n, mask=keep)
-    tl.store(threshold_ptr + row, key_value(prefix))
-
-
-@jit
-def select_long_kernel(score_ptr, index_ptr, threshold_ptr, columns, k, BLOCK: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64)
-    base = score_ptr + row * columns
-    prefix = tl.full([], 0, tl.uint32)
-    remaining = k
-    for step in tl.static_range(4):
-        histogram = tl.zeros([256], tl.int32)
-        for start in range(0, columns, BLOCK):
-            n = start + tl.arange(0, BLOCK)
-            key = order_key(tl.load(base + n, mask=n < columns, other=0.0))
-            candidate = n < columns
-            if step > 0:
-                candidate = candidate & ((key >> (32 - 8 * step)) == (prefix >> (32 - 8 * step)))
-            digit = ((key >> (24 - 8 * step)) & 255).to(tl.int32)
-            counted = tl.sum(candidate.to(tl.int32), axis=0)
-            part = tl.histogram(tl.where(candidate, digit, 0), 256)
-            histogram += tl.where(tl.arange(0, 256) == 0, part - (BLOCK - counted), part)
-        chosen, above = digit_of_kth(histogram, remaining)
-        prefix = prefix | (chosen.to(tl.uint32) << (24 - 8 * step))
-        remaining = remaining - above
-    emitted = 0
-    ties = 0
-    for start in range(0, columns, BLOCK):
-        n = start + tl.arange(0, BLOCK)
-        here = n < columns
-        key = order_key(tl.load(base + n, mask=here, other=0.0))
-        equal = here & (key == prefix)
-        tie_rank = ties + tl.cumsum(equal.to(tl.int32), axis=0)
-        keep = (here & (key > prefix)) | (equal & (tie_rank <= remaining))
-        position = emitted + tl.cumsum(keep.to(tl.int32), axis=0) - 1
-        tl.store(index_ptr + row * k + position, n, mask=keep)
-        emitted += tl.sum(keep.to(tl.int32), axis=0)
-        ties += tl.sum(equal.to(tl.int32), axis=0)
-    tl.store(threshold_ptr + row, key_value(prefix))
+    key = order_key(tl.load(score_ptr + row * columns + n, mask=here, other=float("nan")))
+    low = tl.min(tl.where(here, key, 0xFFFFFFFF), axis=0)
+    low = narrow_to_rank(key, low, tl.full([], 0, tl.int32) + columns, k, k)
+    threshold = tl.min(tl.where(here & (key >= low), key, 0xFFFFFFFF), axis=0)
+    tl.store(threshold_ptr + row, key_value(threshold))
+    own = above_and_tied(key, here, low)
+    quota = k - (tl.sum(own, axis=0) & 0xFFFF)
+    own_4 = tl.sum(tl.reshape(own, [BLOCK // 4, 4]), axis=1)
+    before = tl.cumsum(own_4, axis=0) - own_4
+    first, second, third, fourth = quarters(own, BLOCK)
+    index = 4 * tl.arange(0, BLOCK // 4)
+    index_ptr += row * k
+    before = emit_quarter(first, before, index, quota, index_ptr)
+    before = emit_quarter(second, before, index + 1, quota, index_ptr)
+    before = emit_quarter(third, before, index + 2, quota, index_ptr)
+    emit_quarter(fourth, before, index + 3, quota, index_ptr)
 
 
 def short_row_warps(block: int) -> int:
     """Warps for one row in registers: at most 16 elements a thread."""
-    return min(max(block // 512, 1), 8)
+    return min(max(block // 512, 1), 16)
 
 
 def topk_select(scores: torch.Tensor, k: int, *, backend: Backend = "auto") -> TopK:
@@ -151,9 +103,31 @@ def topk_select(scores: torch.Tensor, k: int, *, backend: Backend = "auto") -> T
         select_short_kernel[(rows,)](
             scores, indices, threshold, columns, k, BLOCK=block, num_warps=short_row_warps(block)
         )
-    else:
-        select_long_kernel[(rows,)](scores, indices, threshold, columns, k, BLOCK=LONG_BLOCK, num_warps=8)
+        return TopK(indices, threshold)
+    for first in range(0, rows, ROWS_AT_A_TIME):
+        some = slice(first, first + ROWS_AT_A_TIME)
+        select_long(scores[some], indices[some], threshold[some], plan_for(scores[some], k))
     return TopK(indices, threshold)
+
+
+def select_long(scores: torch.Tensor, indices: torch.Tensor, threshold: torch.Tensor, plan: FilterPlan | None) -> None:
+    """Fill int32 `indices` [R, k] and float32 `threshold` [R] from contiguous float32 `scores` [R, N]."""
+    rows, columns = scores.shape
+    again = torch.empty(rows, dtype=torch.int32, device=scores.device)
+    if plan is not None:
+        select_filtered(scores, indices, threshold, again, plan)
+    # Launched whether or not a row is left: to look would make the host wait.
+    select_radix_kernel[(rows,)](
+        scores,
+        indices,
+        threshold,
+        again,
+        columns,
+        indices.shape[1],
+        HAS_AGAIN=plan is not None,
+        BLOCK=RADIX_BLOCK,
+        num_warps=RADIX_WARPS,
+    )
 
 
 def topk_select_reference(scores: torch.Tensor, k: int) -> TopK:

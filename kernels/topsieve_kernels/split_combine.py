@@ -10,6 +10,10 @@ from topsieve_kernels.backend import ceil_div, jit, multiprocessors, next_power_
 
 PROBABILITY_BLOCK = 1024
 MAXIMUM_PARTS = 256
+# Eight turns of the three programs that fit a multiprocessor: the last turn's gaps are then a few percent of the time.
+PROGRAMS_PER_MULTIPROCESSOR = 24
+# Columns below which a part's own output, written and read again, would be more than a few percent of what it reads.
+SHORTEST_PART = 256
 TILE_PARTS = 16
 
 
@@ -67,9 +71,15 @@ def combine_kernel(
 
 
 def split_count(groups: int, columns: int, block: int, operand: torch.Tensor) -> int:
-    """Parts per row: enough programs for two waves of the chip, at least one block of columns each."""
-    wanted = ceil_div(2 * multiprocessors(operand), max(groups, 1))
-    return max(1, min(wanted, ceil_div(columns, block), MAXIMUM_PARTS))
+    """Parts per row for `groups` rows that are split alike.
+
+    Two programs a multiprocessor at least, however short their parts. Where rows are long, many more: programs end at
+    different times, and a machine that waits for the last of few stands idle for a good part of one.
+    """
+    chip = multiprocessors(operand)
+    fill = ceil_div(2 * chip, max(groups, 1))
+    even = min(ceil_div(PROGRAMS_PER_MULTIPROCESSOR * chip, max(groups, 1)), columns // SHORTEST_PART)
+    return max(1, min(max(fill, even), ceil_div(columns, block), MAXIMUM_PARTS))
 
 
 def combine(

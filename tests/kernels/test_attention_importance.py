@@ -21,6 +21,7 @@ SHAPES = [
     pytest.param(1, 8, 1, 33, 17, 24, True, False, id="more-rows-than-keys"),
     pytest.param(1, 2, 2, 1, 61, 128, False, True, id="one-row"),
     pytest.param(2, 3, 3, 70, 5, 20, False, False, id="few-keys"),
+    pytest.param(1, 2, 1, 300, 20, 16, True, True, id="shared-walk"),
 ]
 
 
@@ -72,6 +73,18 @@ def test_wide_float32_rows_stay_in_torch(interpreter):
     assert attention_importance(query, key, value).output.isfinite().all()
     with pytest.raises(ValueError, match=r"^head_dim: got 160, allowed: up to 128 in float32"):
         attention_importance(query, key, value, backend="triton")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "keys"), [(256, 256), (300, 300), (129, 400), (400, 129), (64, 1), (1, 64), (65, 128)]
+)
+def test_column_sums_where_masks_end_at_tile_borders(interpreter, relative_error, rows, keys, causal, dtype):
+    query, key, _, _ = operands(1, 2, 1, rows, keys, 16, dtype)
+    wanted = attention_importance_reference(*doubled(query, key, key), causal=causal)
+    found = score_sum(query, key, wanted.log_sum_exp.float(), scale=1 / 4, causal=causal)
+    assert relative_error(found, wanted.token_sum) < SUM_BOUND
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])

@@ -17,6 +17,7 @@ from topsieve_kernels import (
     quantise_rows,
     topk_select,
 )
+from topsieve_kernels.attention_one_pass import fits_one_pass
 from topsieve_kernels.bench import floors
 from topsieve_kernels.bench.baselines import (
     SDPA,
@@ -120,7 +121,7 @@ def _attention_case(normal: Callable[..., torch.Tensor], shape: AttentionShape, 
     batch, heads, causal = shape.batch, shape.heads, shape.causal
     query = normal(batch, heads, shape.rows, shape.head_dim).to(dtype)
     key, value = (normal(batch, shape.key_heads, shape.keys, shape.head_dim).to(dtype) for _ in range(2))
-    one_pass = shape.keys <= 256
+    one_pass = fits_one_pass(shape.keys, shape.head_dim, dtype)
 
     def ours() -> object:
         return attention_importance(query, key, value, causal=causal)
