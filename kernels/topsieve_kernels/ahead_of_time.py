@@ -147,15 +147,18 @@ def cases(capability: int) -> Iterator[Case]:
             core = name == "fp16" and head_dim == 128
             for causal in (False, True):
                 tail = f"{name}_d{head_dim}{'_causal' if causal else ''}"
-                yield _case(
-                    f"score_sum_{tail}",
-                    attention_score_sum.score_sum_kernel,
-                    types,
-                    size | {"CAUSAL": causal, "HAS_KEY_VALID": False, "HEADS_PER_OUTPUT": 4, "OUTPUTS_PER_KEY_HEAD": 1},
-                    attention_score_sum.score_sum_blocks(head_dim, dtype, capability),
-                    matrix=True,
-                    core=core and causal,
-                )
+                for padded in (False, True):
+                    # Padding takes the forward that brings the magnitudes along.
+                    flags = {"CAUSAL": causal, "HAS_KEY_VALID": padded, "HAS_OUTPUT": not padded}
+                    yield _case(
+                        f"score_sum_{tail}{'_padded' if padded else ''}",
+                        attention_score_sum.score_sum_kernel,
+                        types,
+                        size | flags | {"HEADS_PER_OUTPUT": 4, "OUTPUTS_PER_KEY_HEAD": 1},
+                        attention_score_sum.score_sum_blocks(head_dim, dtype, capability),
+                        matrix=True,
+                        core=core and causal and not padded,
+                    )
                 yield _case(
                     f"forward_{tail}",
                     attention_forward.forward_kernel,

@@ -1,11 +1,13 @@
 """Column sums of attention from the queries, the keys and each row's log-sum-exp: the second of two passes.
 
     sum[b, k, n] = sum over the query heads h of key-value head k, and rows m, of exp(scale q[b,h,m].k[b,k,n] - lse[b,h,m])
+    head[b, h]   = sum over rows m and channels d of |output[b, h, m, d]|, where the output of the first pass is given
 
 Each program owns one tile of keys and walks every query tile of every head in its group, so the key tile is read once,
 each sum has one owner and one fixed order of additions: no atomics, bitwise reproducible. The scores are formed keys by
 queries, so that a sum over queries stays inside a thread's own registers as far as the matrix layout allows. Tiles that
-no mask cuts (below the diagonal, all rows there) have a loop of their own: most of a long row's work is done there.
+no mask cuts (below the diagonal, all rows there) have a loop of their own: most of a long row's work is done there. The
+magnitudes wait for memory while other programs compute: a reduction of its own would take a fifth as long as this pass.
 """
 
 import torch
@@ -66,13 +68,18 @@ def score_sum_kernel(
     key_ptr,
     lse_ptr,
     key_valid_ptr,
+    output_ptr,
     sum_ptr,
+    magnitude_ptr,
     query_stride_b,
     query_stride_h,
     query_stride_m,
     key_stride_b,
     key_stride_h,
     key_stride_n,
+    output_stride_b,
+    output_stride_h,
+    output_stride_m,
     query_rows,
     key_rows,
     output_heads,
@@ -82,6 +89,7 @@ def score_sum_kernel(
     HEAD_DIM: tl.constexpr,
     CAUSAL: tl.constexpr,
     HAS_KEY_VALID: tl.constexpr,
+    HAS_OUTPUT: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -160,6 +168,25 @@ def score_sum_kernel(
         valid = tl.load(key_valid_ptr + batch * key_rows + n, mask=key_here, other=0)
         total = tl.where(valid != 0, total, 0.0)
     tl.store(sum_ptr + (batch * output_heads + output_head) * key_rows + n, total, mask=key_here)
+    if HAS_OUTPUT:
+        tiles = tl.num_programs(0)
+        for member in range(HEADS_PER_OUTPUT):
+            head = output_head * HEADS_PER_OUTPUT + member
+            magnitude = tl.zeros([BLOCK_M], tl.float32)
+            for start in range(tl.program_id(0) * BLOCK_M, query_rows, tiles * BLOCK_M):
+                m = start + tl.arange(0, BLOCK_M)
+                output = tl.load(
+                    output_ptr
+                    + batch * output_stride_b
+                    + head * output_stride_h
+                    + m[:, None] * output_stride_m
+                    + d[None, :],
+                    mask=(m[:, None] < query_rows) & (d[None, :] < HEAD_DIM),
+                    other=0.0,
+                )
+                magnitude += tl.sum(tl.abs(output.to(tl.float32)), axis=1)
+            slot = (batch * (output_heads * HEADS_PER_OUTPUT) + head) * tiles + tl.program_id(0)
+            tl.store(magnitude_ptr + slot, tl.sum(magnitude, axis=0))
 
 
 def score_sum_blocks(head_dim: int, dtype: torch.dtype, capability: int) -> dict[str, int]:
@@ -184,15 +211,17 @@ def score_sum(
     scale: float,
     causal: bool = False,
     key_valid: torch.Tensor | None = None,
+    output: torch.Tensor | None = None,
     per_query_head: bool = False,
     blocks: dict[str, int] | None = None,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Launch the pass.
 
     query : [B, Hq, M, D]; key : [B, Hk, N, D]; log_sum_exp : float32 [B, Hq, M], natural logarithm over the allowed keys,
     minus infinity for a row that has none. key_valid : bool [B, N] or None. Causal: key n is allowed for row m when
-    n <= m + N - M.
-    Returns float32 [B, Hk, N], or [B, Hq, N] with `per_query_head`.
+    n <= m + N - M. output : [B, Hq, M, D] or None.
+    Returns the column sums, float32 [B, Hk, N], or [B, Hq, N] with `per_query_head`; and the magnitudes of the output,
+    float32 [B, Hq], or None.
     """
     query, key = rows_last(query), rows_last(key)
     batch, query_heads, query_rows, head_dim = query.shape
@@ -201,15 +230,20 @@ def score_sum(
     output_heads = query_heads if per_query_head else key_heads
     total = query.new_empty((batch, output_heads, key_rows), dtype=torch.float32)
     blocks = blocks or score_sum_blocks(head_dim, query.dtype, capability(query))
-    valid = total if key_valid is None else key_valid.to(torch.int8).contiguous()
-    score_sum_kernel[(ceil_div(key_rows, blocks["BLOCK_N"]), batch * output_heads)](
+    tiles = ceil_div(key_rows, blocks["BLOCK_N"])
+    magnitude = total if output is None else query.new_empty((batch, query_heads, tiles), dtype=torch.float32)
+    summed = query if output is None else rows_last(output)
+    score_sum_kernel[(tiles, batch * output_heads)](
         query,
         key,
         log_sum_exp.contiguous(),
-        valid,
+        total if key_valid is None else key_valid.to(torch.int8).contiguous(),
+        summed,
         total,
+        magnitude,
         *query.stride()[:3],
         *key.stride()[:3],
+        *summed.stride()[:3],
         query_rows,
         key_rows,
         output_heads,
@@ -219,7 +253,8 @@ def score_sum(
         HEAD_DIM=head_dim,
         CAUSAL=causal,
         HAS_KEY_VALID=key_valid is not None,
+        HAS_OUTPUT=output is not None,
         BLOCK_D=max(next_power_of_2(head_dim), 16),
         **blocks,
     )
-    return total
+    return total, None if output is None else magnitude.sum(2)

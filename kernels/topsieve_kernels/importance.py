@@ -92,12 +92,13 @@ def attention_importance(
         vendor = vendor_name(query, key, value, causal)
     if passes == "two_vendor":
         require(vendor is not None, "passes", passes, "no padding, and equal lengths when causal, for a vendor forward")
+    rest = {"scale": scale, "causal": causal, "key_valid": key_valid, "per_query_head": per_query_head}
     if vendor is None:
         output, lse, head = triton_forward(query, key, value, scale=scale, causal=causal, **masks)
+        token, _ = score_sum(query, key, lse, **rest)
     else:
         output, lse = vendor_forward(query, key, value, scale=scale, causal=causal, name=vendor)
-        head = torch.linalg.vector_norm(output, 1, (2, 3), dtype=torch.float32)
-    token = score_sum(query, key, lse, scale=scale, causal=causal, key_valid=key_valid, per_query_head=per_query_head)
+        token, head = score_sum(query, key, lse, output=output, **rest)
     return AttentionImportance(output, lse, token, head)
 
 

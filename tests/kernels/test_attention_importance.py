@@ -83,8 +83,11 @@ def test_wide_float32_rows_stay_in_torch(interpreter):
 def test_column_sums_where_masks_end_at_tile_borders(interpreter, relative_error, rows, keys, causal, dtype):
     query, key, _, _ = operands(1, 2, 1, rows, keys, 16, dtype)
     wanted = attention_importance_reference(*doubled(query, key, key), causal=causal)
-    found = score_sum(query, key, wanted.log_sum_exp.float(), scale=1 / 4, causal=causal)
-    assert relative_error(found, wanted.token_sum) < SUM_BOUND
+    token, head = score_sum(
+        query, key, wanted.log_sum_exp.float(), scale=1 / 4, causal=causal, output=wanted.output.to(dtype)
+    )
+    assert relative_error(token, wanted.token_sum) < SUM_BOUND
+    assert relative_error(head, wanted.head_sum) < OUTPUT_BOUND[dtype]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -178,7 +181,7 @@ def test_a_wrong_head_group_would_be_seen(interpreter, relative_error):
     """The mean over a group instead of its sum is the fault that others shipped; the bound must tell them apart."""
     query, key, value, _ = operands(1, 4, 1, 16, 16, 16, torch.float32)
     wanted = attention_importance_reference(query, key, value)
-    token = score_sum(query, key, wanted.log_sum_exp, scale=0.25)
+    token, _ = score_sum(query, key, wanted.log_sum_exp, scale=0.25)
     assert relative_error(token, wanted.token_sum) < SUM_BOUND < relative_error(token / 4, wanted.token_sum)
 
 
