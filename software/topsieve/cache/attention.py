@@ -1,6 +1,7 @@
 """Causal attention over the slots that are left, with the taps that cache methods read.
 
-Probabilities exist for a block of queries at a time, never for the whole prompt.
+Probabilities exist for a block of queries at a time, never for the whole prompt. On a GPU whole prompts and single steps go
+through `topsieve_kernels`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from torch import Tensor
 
 from topsieve.cache.roles import Taps
 from topsieve.models.attention import QUERY_BLOCK, kept_values, largest, softmax_one
+from topsieve.models.kernel_attention import probability_rows, summed_attention
+from topsieve.models.kernel_attention import takes as kernels_take
 from topsieve.models.quantise import quantise_operands
+from topsieve.reduction.ordering import compact
 from topsieve.reduction.roles import AttentionPolicy
 
 
@@ -57,6 +61,12 @@ def attend(
     size : float [R, N], tokens that each slot stands for; read where the policy has a size bias.
     chosen : bool [R, G, Q, N], slots each query reads; None for all.
     """
+    if chosen is None and scaling > 0 and kernels_take(query, key[:, None], value[:, None], policy):
+        seen = _through_kernels(
+            query, key[:, None], value[:, None], valid, columns, query_columns, live_queries, heads, scaling, taps
+        )
+        if seen is not None:
+            return seen
     wide = torch.promote_types(query.dtype, torch.float32)
     first_key, lsb_rows = key, None
     if policy.bits is not None:
@@ -97,6 +107,74 @@ def attend(
         (output.abs() * seen_rows.unsqueeze(-1)).sum(dim=(2, 3), dtype=wide) if taps.head_sum else None,
         lsb_rows,
     )
+
+
+def _through_kernels(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    valid: Tensor,
+    columns: Tensor,
+    query_columns: Tensor,
+    live_queries: Tensor,
+    heads: Tensor,
+    scaling: float,
+    taps: Taps,
+) -> Seen | None:
+    """`attend` of a whole prompt, or of one token over the slots that are left; None for other calls.
+
+    key, value : float [R, 1, N, d]; the others as of `attend`.
+    """
+    queries, slots = query.shape[2], key.shape[2]
+    allowed = valid[:, None, :] & (columns[:, None, :] <= query_columns[None, :, None])  # [R, Q, N]
+    if queries == 1:
+        output, probability = _decoded(query, key, value, allowed[:, 0], scaling)
+        column_sum = window = probability
+    else:
+        whole = torch.arange(slots, device=columns.device)
+        if queries != slots or not bool(((columns == whole) | ~valid).all()) or not torch.equal(query_columns, whole):
+            return None
+        summed = summed_attention(
+            query, key, value, scaling=scaling, causal=True, live_keys=valid, live_rows=live_queries
+        )
+        output, column_sum = summed.output, summed.column_sum
+        last = slice(max(queries - taps.window, 0), queries)
+        window = probability_rows(
+            query[:, :, last], key, summed.log_sum_exp[:, :, last], allowed[:, None, last], scaling
+        )
+    rows = (live_queries[:, None, :] & heads[:, :, None]).unsqueeze(-1)  # [R, G, Q, 1]
+    output = output * heads[:, :, None, None]
+    if queries == 1:
+        column_sum = (column_sum * rows).sum(2)
+    return Seen(
+        output,
+        column_sum * heads.unsqueeze(-1) if taps.column_sum else None,
+        window[:, :, -taps.window :] * rows[:, :, -taps.window :] if taps.window else None,
+        (output.abs() * rows).sum(dim=(2, 3), dtype=torch.float32) if taps.head_sum else None,
+    )
+
+
+def _decoded(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+    """Output [R, G, 1, d] and probabilities float32 [R, G, 1, N] of one query a row over its allowed slots (bool [R, N])."""
+    from topsieve_kernels.decode import decode_gathered
+
+    ids, _ = compact(allowed)
+    found = decode_gathered(
+        query[:, :, 0],
+        key,
+        value,
+        ids.clamp(min=0)[:, None],
+        allowed.sum(-1, keepdim=True),
+        scale=scaling,
+        probabilities=True,
+        backend="triton",
+    )
+    assert found.probability is not None
+    probability = found.probability.new_zeros((*query.shape[:2], allowed.shape[1]))
+    place = ids.clamp(min=0)[:, None].expand(found.probability.shape)
+    # Entries beyond a row's length have probability 0 and stand at slot 0.
+    probability.scatter_add_(2, place, found.probability)
+    return found.output.unsqueeze(2), probability.unsqueeze(2)
 
 
 def _probability(query: Tensor, key: Tensor, allowed: Tensor, scaling: float, bias: Tensor | None, one: bool) -> Tensor:

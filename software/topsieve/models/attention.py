@@ -1,6 +1,7 @@
 """Attention with what reductions need: signals, live heads, local value pruning, size bias, quantised operands.
 
 The probabilities are computed for blocks of queries, so that no tensor of queries x keys for the whole sequence exists.
+On a GPU plain attention goes through `kernel_attention`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
+from topsieve.models.kernel_attention import Summed, diagonal, probability_rows, summed_attention
+from topsieve.models.kernel_attention import takes as kernels_take
 from topsieve.models.quantise import quantise_operands
 from topsieve.reduction.roles import AttentionPolicy, Signal
 
@@ -67,9 +70,14 @@ def attend(
     causal : no query sees the keys after its own place.
     position_bias : float [1 or B, H, N, N], added to the scaled scores; None for models without one.
     """
+    grouped = (key, value)
     key, value = expanded(key, query.shape[1]), expanded(value, query.shape[1])
     operand_signals = {Signal.QUERY: query, Signal.KEY: key, Signal.VALUE: value}
     signals = {signal: tensor for signal, tensor in operand_signals.items() if signal in needs}
+    if dropout == 0 and position_bias is None and scaling > 0 and kernels_take(query, *grouped, policy):
+        output, taken = _through_kernels(query, key, grouped, valid, heads, scaling, needs, causal)
+        signals |= taken | class_scores(query, key, valid, scaling, needs)
+        return Attended(output.transpose(1, 2).contiguous(), signals)
     first_pass = key
     if policy.bits is not None:
         operands = quantise_operands(query, key, value, valid, policy.bits)
@@ -105,6 +113,26 @@ def attend(
     if Signal.HEAD_ABSOLUTE_SUM in needs:
         signals[Signal.HEAD_ABSOLUTE_SUM] = tap.head_sum(output)
     return Attended(output.transpose(1, 2).contiguous(), signals, lsb_rows)
+
+
+def _through_kernels(
+    query: Tensor,
+    key: Tensor,
+    grouped: tuple[Tensor, Tensor],
+    valid: Tensor,
+    heads: Tensor,
+    scaling: float,
+    needs: frozenset[Signal],
+    causal: bool,
+) -> tuple[Tensor, dict[Signal, Tensor]]:
+    """Output [B, H, N, d] and the signals of `_Tap`; `key` [B, H, N, d], `grouped` keys and values [B, KV, N, d]."""
+    summed = summed_attention(query, *grouped, scaling=scaling, causal=causal, live_keys=valid, live_rows=valid)
+    tap = _Tap(needs, valid, heads[:, :, None] & valid[:, None, :], query.dtype)
+    tap.take(query, key, summed, scaling, causal)
+    output = summed.output * heads[:, :, None, None]
+    if Signal.HEAD_ABSOLUTE_SUM in needs:
+        tap.signals[Signal.HEAD_ABSOLUTE_SUM] = tap.head_sum(output)
+    return output, tap.signals
 
 
 def class_scores(
@@ -227,6 +255,26 @@ class _Tap:
                 rows = probability[batch, :, row[batch] - start]
                 heads = self._live[batch].any(-1, keepdim=True)
                 self.signals[signal][batch] = (rows * heads).to(self._dtype)
+
+    def take(self, query: Tensor, key: Tensor, summed: Summed, scaling: float, causal: bool) -> None:
+        """All rows at once, from what a kernel summed; query, key float [B, H, N, d]."""
+        if Signal.ATTENTION_COLUMN_SUM in self.signals:
+            heads = self._live.any(-1, keepdim=True)
+            self.signals[Signal.ATTENTION_COLUMN_SUM] += summed.column_sum * heads
+        if Signal.ATTENTION_DIAGONAL in self.signals:
+            own = diagonal(query, key, summed.log_sum_exp, scaling)
+            self.signals[Signal.ATTENTION_DIAGONAL] += own.masked_fill(~self._live, 0)
+        every = torch.arange(len(query), device=query.device)
+        for signal, row in self._picked.items():
+            if signal in self.signals:
+                allowed = self._valid[:, None, None, :]
+                if causal:
+                    later = torch.arange(key.shape[2], device=key.device) > row.unsqueeze(1)
+                    allowed = allowed & ~later[:, None, None, :]
+                picked = query[every, :, row].unsqueeze(2)
+                lse = summed.log_sum_exp[every, :, row].unsqueeze(2)
+                rows = probability_rows(picked, key, lse, allowed, scaling)[:, :, 0]
+                self.signals[signal] += rows * self._live.any(-1, keepdim=True)
 
     def head_sum(self, output: Tensor) -> Tensor:
         """float [B, H]: absolute sums of `output` [B, H, N, d] over the live rows."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from topsieve.kernel_choice import uses_kernels
+
 
 def live_rank(live: Tensor) -> Tensor:
     """int64 [B, N]: how many live items stand before each live item of its row; -1 for the others."""
@@ -46,12 +48,28 @@ def top_k_mask(scores: Tensor, counts: Tensor, eligible: Tensor) -> Tensor:
     eligible : bool [B, N].
     """
     clean = scores.masked_fill(scores.isnan(), float("-inf"))
+    if _one_count(scores, counts):
+        return _mask_from_kernel(clean, int(counts[0]), eligible)
     by_score = clean.sort(dim=-1, descending=True, stable=True).indices
     # A second stable sort moves the ineligible behind, also where an eligible score is minus infinity.
     eligible_first = (~eligible).gather(-1, by_score).to(torch.int8).sort(dim=-1, stable=True).indices
     order = by_score.gather(-1, eligible_first)
     taken = torch.arange(scores.shape[-1], device=scores.device) < counts.unsqueeze(-1)
     return torch.zeros_like(eligible).scatter(-1, order, taken.expand(order.shape)) & eligible
+
+
+def _one_count(scores: Tensor, counts: Tensor) -> bool:
+    """Whether a kernel can do it: the same count for every row."""
+    return uses_kernels(scores) and scores.numel() > 0 and bool((counts == counts[0]).all()) and int(counts[0]) >= 0
+
+
+def _mask_from_kernel(clean: Tensor, count: int, eligible: Tensor) -> Tensor:
+    from topsieve_kernels.selection import topk_select
+
+    # A kernel takes what is not a number last of all: behind an eligible minus infinity.
+    ranked = clean.masked_fill(~eligible, float("nan"))
+    chosen = topk_select(ranked, count, backend="triton").indices.long()
+    return torch.zeros_like(eligible).scatter(-1, chosen, True) & eligible
 
 
 def stable_top_k(scores: Tensor, counts: Tensor, eligible: Tensor) -> tuple[Tensor, Tensor]:

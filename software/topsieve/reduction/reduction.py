@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from topsieve.kernel_choice import uses_kernels
 from topsieve.reduction.ordering import compact
 from topsieve.reduction.sparse_map import SparseMap
 
@@ -132,6 +133,12 @@ class Reduction:
         """Bring per-token `state` along: [B, n_in, ...] to [B, n_out, ...]; slots without a source hold `fill`."""
         self._fits(state, self.n_in)
         here = self.valid & (self.keep >= 0)
+        # Without maps no slot is synthetic, and the slots that hold a token come first.
+        if state.dim() == 3 and fill == 0 and not self.maps and state.numel() and uses_kernels(state):
+            from topsieve_kernels.gather import gather_rows
+
+            rows = gather_rows(state[:, None], self.keep[:, None], here.sum(-1, keepdim=True), backend="triton")
+            return rows[:, 0]
         moved = state[self._rows(), self.keep.clamp(min=0)] if self.n_in else state.new_zeros(here.shape)
         return moved.masked_fill(~here.reshape(here.shape + (1,) * (state.dim() - 2)), fill)
 

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from topsieve.kernel_choice import uses_kernels
 from topsieve.reduction.budget import Budget
 from topsieve.reduction.ordering import compact, live_rank, top_k_mask
 from topsieve.reduction.roles import Context, ModelShape, Selection, Signal
@@ -31,6 +32,12 @@ def best_edges(metric: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
     edge : float [B, ceil(n / 2)], the cosine; minus infinity where there is no partner.
     partner : int64 [B, ceil(n / 2)], index among the n tokens.
     """
+    if metric.shape[1] > 1 and uses_kernels(metric) and bool((free == free[:1]).all()):
+        from topsieve_kernels.matching import best_partners
+
+        taken = tuple((~free[0]).nonzero().flatten().tolist())
+        edge, chosen = best_partners(metric, taken, backend="triton")
+        return edge, chosen.long()
     unit = metric / metric.norm(dim=-1, keepdim=True).clamp(min=SMALLEST_NORM)
     even, odd = unit[:, 0::2], unit[:, 1::2]
     if not odd.shape[1]:
