@@ -147,17 +147,17 @@ def cases(capability: int) -> Iterator[Case]:
             core = name == "fp16" and head_dim == 128
             for causal in (False, True):
                 tail = f"{name}_d{head_dim}{'_causal' if causal else ''}"
-                for padded in (False, True):
-                    # Padding takes the forward that brings the magnitudes along.
+                # Padding takes the forward that brings the magnitudes along; few programs take smaller tiles.
+                for ending, padded, few in (("", False, False), ("_padded", True, False), ("_few", False, True)):
                     flags = {"CAUSAL": causal, "HAS_KEY_VALID": padded, "HAS_OUTPUT": not padded}
                     yield _case(
-                        f"score_sum_{tail}{'_padded' if padded else ''}",
+                        f"score_sum_{tail}{ending}",
                         attention_score_sum.score_sum_kernel,
                         types,
                         size | flags | {"HEADS_PER_OUTPUT": 4, "OUTPUTS_PER_KEY_HEAD": 1},
-                        attention_score_sum.score_sum_blocks(head_dim, dtype, capability),
+                        attention_score_sum.score_sum_blocks(head_dim, dtype, capability, few),
                         matrix=True,
-                        core=core and causal and not padded,
+                        core=core and causal and not ending,
                     )
                 yield _case(
                     f"forward_{tail}",

@@ -41,11 +41,14 @@ def forward_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    batch = (tl.program_id(1) // query_heads).to(tl.int64)
-    head = tl.program_id(1) % query_heads
+    # Under a causal mask the last tiles of rows see the most keys: those of all heads begin first.
+    batch = (tl.program_id(0) // query_heads).to(tl.int64)
+    head = tl.program_id(0) % query_heads
+    tiles = tl.num_programs(1)
+    tile = tiles - 1 - tl.program_id(1)
     key_head = head // group
     row = batch * query_heads + head
-    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    m = tile * BLOCK_M + tl.arange(0, BLOCK_M)
     d = tl.arange(0, BLOCK_D)
     query_here = (m[:, None] < query_rows) & (d[None, :] < HEAD_DIM)
     query = tl.load(
@@ -63,7 +66,7 @@ def forward_kernel(
     output = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     end = key_rows
     if CAUSAL:
-        end = tl.minimum(key_rows, (tl.program_id(0) + 1) * BLOCK_M + (key_rows - query_rows))
+        end = tl.minimum(key_rows, (tile + 1) * BLOCK_M + (key_rows - query_rows))
     for start in range(0, end, BLOCK_N):
         n = start + tl.arange(0, BLOCK_N)
         key_here = (n[:, None] < key_rows) & (d[None, :] < HEAD_DIM)
@@ -93,7 +96,7 @@ def forward_kernel(
         mask=query_here,
     )
     tl.store(lse_ptr + row * query_rows + m, lse, mask=m < query_rows)
-    tl.store(magnitude_ptr + row * tl.num_programs(0) + tl.program_id(0), tl.sum(tl.sum(tl.abs(output), 1), 0))
+    tl.store(magnitude_ptr + row * tiles + tile, tl.sum(tl.sum(tl.abs(output), 1), 0))
 
 
 def forward_blocks(head_dim: int, dtype: torch.dtype) -> dict[str, int]:
@@ -127,7 +130,7 @@ def triton_forward(
     output = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     lse = query.new_empty((batch, query_heads, query_rows), dtype=torch.float32)
     magnitude = query.new_empty((batch, query_heads, tiles), dtype=torch.float32)
-    forward_kernel[(tiles, batch * query_heads)](
+    forward_kernel[(batch * query_heads, tiles)](
         query,
         key,
         value,

@@ -12,7 +12,7 @@ magnitudes wait for memory while other programs compute: a reduction of its own 
 
 import torch
 
-from topsieve_kernels.backend import LOG2_E, capability, ceil_div, jit, next_power_of_2, rows_last, tl
+from topsieve_kernels.backend import LOG2_E, capability, ceil_div, jit, multiprocessors, next_power_of_2, rows_last, tl
 
 
 @jit
@@ -94,10 +94,13 @@ def score_sum_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    batch = (tl.program_id(1) // output_heads).to(tl.int64)
-    output_head = tl.program_id(1) % output_heads
+    # Under a causal mask the first tiles of keys are seen by the most rows: those of all heads begin first.
+    batch = (tl.program_id(0) // output_heads).to(tl.int64)
+    output_head = tl.program_id(0) % output_heads
+    tile = tl.program_id(1)
+    tiles = tl.num_programs(1)
     key_head = output_head // OUTPUTS_PER_KEY_HEAD
-    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    n = tile * BLOCK_N + tl.arange(0, BLOCK_N)
     d = tl.arange(0, BLOCK_D)
     key_here = n < key_rows
     key = tl.load(
@@ -113,7 +116,7 @@ def score_sum_kernel(
     if CAUSAL:
         # Row m sees key n from m = n - offset on: tiles before the first key's add nothing, those from the last key's on
         # need no mask.
-        first_key = tl.program_id(0) * BLOCK_N
+        first_key = tile * BLOCK_N
         first = tl.minimum(tl.maximum(first_key - offset, 0) // BLOCK_M, whole)
         inner = tl.minimum(tl.cdiv(tl.maximum(first_key + BLOCK_N - 1 - offset, 0), BLOCK_M), whole)
         edges = inner - first
@@ -169,11 +172,10 @@ def score_sum_kernel(
         total = tl.where(valid != 0, total, 0.0)
     tl.store(sum_ptr + (batch * output_heads + output_head) * key_rows + n, total, mask=key_here)
     if HAS_OUTPUT:
-        tiles = tl.num_programs(0)
         for member in range(HEADS_PER_OUTPUT):
             head = output_head * HEADS_PER_OUTPUT + member
             magnitude = tl.zeros([BLOCK_M], tl.float32)
-            for start in range(tl.program_id(0) * BLOCK_M, query_rows, tiles * BLOCK_M):
+            for start in range(tile * BLOCK_M, query_rows, tiles * BLOCK_M):
                 m = start + tl.arange(0, BLOCK_M)
                 output = tl.load(
                     output_ptr
@@ -185,17 +187,22 @@ def score_sum_kernel(
                     other=0.0,
                 )
                 magnitude += tl.sum(tl.abs(output.to(tl.float32)), axis=1)
-            slot = (batch * (output_heads * HEADS_PER_OUTPUT) + head) * tiles + tl.program_id(0)
+            slot = (batch * (output_heads * HEADS_PER_OUTPUT) + head) * tiles + tile
             tl.store(magnitude_ptr + slot, tl.sum(magnitude, axis=0))
 
 
-def score_sum_blocks(head_dim: int, dtype: torch.dtype, capability: int) -> dict[str, int]:
-    """Tile sizes, warps and stages that compile without spills for sm_80 and sm_90."""
+def score_sum_blocks(head_dim: int, dtype: torch.dtype, capability: int, few: bool = False) -> dict[str, int]:
+    """Tile sizes, warps and stages that compile without spills for sm_80 and sm_90; `few` for more and smaller programs."""
     if dtype == torch.float32:
         return {"BLOCK_M": 16, "BLOCK_N": 64, "num_warps": 4, "num_stages": 2}
     if head_dim <= 128 and capability >= 90:
         # One warpgroup a program, several programs a multiprocessor: one forms products while another exponentiates.
-        return {"BLOCK_M": 64, "BLOCK_N": 128, "num_warps": 4, "num_stages": 3 if head_dim <= 64 else 2}
+        return {
+            "BLOCK_M": 64,
+            "BLOCK_N": 64 if few else 128,
+            "num_warps": 4,
+            "num_stages": 3 if head_dim <= 64 or few else 2,
+        }
     if head_dim <= 64:
         return {"BLOCK_M": 64, "BLOCK_N": 128, "num_warps": 8, "num_stages": 2}
     if head_dim <= 128:
@@ -229,11 +236,13 @@ def score_sum(
     group = query_heads // key_heads
     output_heads = query_heads if per_query_head else key_heads
     total = query.new_empty((batch, output_heads, key_rows), dtype=torch.float32)
-    blocks = blocks or score_sum_blocks(head_dim, query.dtype, capability(query))
+    if blocks is None:
+        few = batch * output_heads * ceil_div(key_rows, 128) < 2 * multiprocessors(query)
+        blocks = score_sum_blocks(head_dim, query.dtype, capability(query), few)
     tiles = ceil_div(key_rows, blocks["BLOCK_N"])
     magnitude = total if output is None else query.new_empty((batch, query_heads, tiles), dtype=torch.float32)
     summed = query if output is None else rows_last(output)
-    score_sum_kernel[(tiles, batch * output_heads)](
+    score_sum_kernel[(batch * output_heads, tiles)](
         query,
         key,
         log_sum_exp.contiguous(),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from topsieve_kernels.attention_forward import vendor_forward
-from topsieve_kernels.attention_score_sum import score_sum
+from topsieve_kernels.attention_score_sum import score_sum, score_sum_blocks
 from topsieve_kernels.importance import attention_importance, attention_importance_reference
 
 # float32: a handful of roundings of 2^-24, the exponent's argument (up to about 2^6) magnifying one of them.
@@ -75,16 +75,22 @@ def test_wide_float32_rows_stay_in_torch(interpreter):
         attention_importance(query, key, value, backend="triton")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(("dtype", "few"), [(torch.float32, True), (torch.float16, True), (torch.float16, False)])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize(
     ("rows", "keys"), [(256, 256), (300, 300), (129, 400), (400, 129), (64, 1), (1, 64), (65, 128)]
 )
-def test_column_sums_where_masks_end_at_tile_borders(interpreter, relative_error, rows, keys, causal, dtype):
+def test_column_sums_where_masks_end_at_tile_borders(interpreter, relative_error, rows, keys, causal, dtype, few):
     query, key, _, _ = operands(1, 2, 1, rows, keys, 16, dtype)
     wanted = attention_importance_reference(*doubled(query, key, key), causal=causal)
     token, head = score_sum(
-        query, key, wanted.log_sum_exp.float(), scale=1 / 4, causal=causal, output=wanted.output.to(dtype)
+        query,
+        key,
+        wanted.log_sum_exp.float(),
+        scale=1 / 4,
+        causal=causal,
+        output=wanted.output.to(dtype),
+        blocks=score_sum_blocks(16, dtype, 90, few),
     )
     assert relative_error(token, wanted.token_sum) < SUM_BOUND
     assert relative_error(head, wanted.head_sum) < OUTPUT_BOUND[dtype]
