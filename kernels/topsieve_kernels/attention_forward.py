@@ -43,7 +43,7 @@ def forward_kernel(
 ):
     # Under a causal mask the last tiles of rows see the most keys: those of all heads begin first.
     batch = (tl.program_id(0) // query_heads).to(tl.int64)
-    head = tl.program_id(0) % query_heads
+    head = (tl.program_id(0) % query_heads).to(tl.int64)
     tiles = tl.num_programs(1)
     tile = tiles - 1 - tl.program_id(1)
     key_head = head // group

@@ -52,7 +52,7 @@ def one_pass_kernel(
     BLOCK_N: tl.constexpr,
 ):
     batch = (tl.program_id(1) // column_heads).to(tl.int64)
-    column_head = tl.program_id(1) % column_heads
+    column_head = (tl.program_id(1) % column_heads).to(tl.int64)
     key_head = column_head // COLUMNS_PER_KEY_HEAD
     share = tl.program_id(0)
     shares = tl.num_programs(0)

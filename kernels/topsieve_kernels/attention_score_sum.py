@@ -96,7 +96,7 @@ def score_sum_kernel(
 ):
     # Under a causal mask the first tiles of keys are seen by the most rows: those of all heads begin first.
     batch = (tl.program_id(0) // output_heads).to(tl.int64)
-    output_head = tl.program_id(0) % output_heads
+    output_head = (tl.program_id(0) % output_heads).to(tl.int64)
     tile = tl.program_id(1)
     tiles = tl.num_programs(1)
     key_head = output_head // OUTPUTS_PER_KEY_HEAD

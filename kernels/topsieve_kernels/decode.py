@@ -61,7 +61,7 @@ def decode_kernel(
     part = tl.program_id(0)
     parts = tl.num_programs(0)
     batch = (tl.program_id(1) // key_heads).to(tl.int64)
-    key_head = tl.program_id(1) % key_heads
+    key_head = (tl.program_id(1) % key_heads).to(tl.int64)
     g = tl.arange(0, BLOCK_G)
     d = tl.arange(0, BLOCK_D)
     row = (batch * key_heads + key_head) * group + g

@@ -33,7 +33,7 @@ def gather_kernel(
     BLOCK_W: tl.constexpr,
 ):
     batch = (tl.program_id(1) // heads).to(tl.int64)
-    head = tl.program_id(1) % heads
+    head = (tl.program_id(1) % heads).to(tl.int64)
     t = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
     live = t < rows
     if HAS_LENGTH:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import topsieve_kernels
-from topsieve_kernels.backend import ceil_div, choose, next_power_of_2
+from topsieve_kernels.backend import ceil_div, choose, next_power_of_2, rows_last
 
 PACKAGE = Path(topsieve_kernels.__file__).parent
 
@@ -73,3 +73,13 @@ def test_the_package_imports_torch_and_triton_only():
 def test_rounding_helpers(value):
     assert next_power_of_2(value) >= value > next_power_of_2(value) // 2
     assert ceil_div(value, 8) * 8 >= value > (ceil_div(value, 8) - 1) * 8
+
+
+def test_rows_lie_in_reach_of_32_bits():
+    """Kernels number elements of a head with 32 bits; rows that lie further apart are copied together."""
+    near = torch.empty_strided((1, 2, 3, 4), (24, 4, 8, 1), device="meta")
+    assert rows_last(near) is near
+    far = torch.empty_strided((1, 2, 3, 4), (4, 4, 1 << 30, 1), device="meta")
+    turned = torch.empty((1, 2, 4, 3), device="meta").mT
+    for operand in (far, turned):
+        assert rows_last(operand).stride() == (24, 12, 4, 1)
