@@ -10,11 +10,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from topsieve_sim.errors import InputError
 
+LONGEST_RUN_S = 24 * 3600
 _EXTRA = 'pip install "topsieve[rtl]"'
 _INSTALL = {
     "g++": "apt-get install g++",
@@ -84,6 +87,20 @@ def build_folder() -> Path:
             f"cannot create the build folder: {error.strerror}", source="TOPSIEVE_BUILD_DIR", value=str(folder)
         ) from error
     return folder.resolve()
+
+
+@contextmanager
+def scratch_folder(kind: str) -> Iterator[Path]:
+    """A folder for one run of a tool, in the build folder and gone after it.
+
+    What a killed run left behind goes first, once it is a day old: no run takes that long.
+    """
+    for left in build_folder().glob(f"{kind}-*"):
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > LONGEST_RUN_S:
+                shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{kind}-", dir=build_folder()) as name:
+        yield Path(name)
 
 
 def digest(*texts: str) -> str:

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import pytest
 from amaranth import unsigned
 
@@ -20,7 +23,7 @@ from topsieve_rtl.synthesis import (
     write_resources,
 )
 from topsieve_rtl.synthesis.__main__ import BOARD
-from topsieve_rtl.tools import ToolError, executable
+from topsieve_rtl.tools import LONGEST_RUN_S, ToolError, executable, scratch_folder
 from topsieve_rtl.verilog.convert import rtlil_text, verilog_text
 from topsieve_sim.arch import load_config
 from topsieve_sim.errors import InputError
@@ -37,6 +40,19 @@ def _tools():
 
 def netlist(fifo: Fifo, target: Target):
     return synthesise(verilog_text(rtlil_text(fifo, "fifo")), "fifo", target)
+
+
+def test_a_killed_run_leaves_nothing_for_good(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOPSIEVE_BUILD_DIR", str(tmp_path))
+    ages_s = {"place-killed": 2 * LONGEST_RUN_S, "place-running": LONGEST_RUN_S / 2, "proof-killed": 2 * LONGEST_RUN_S}
+    for name, age_s in ages_s.items():
+        (tmp_path / name / "deep").mkdir(parents=True)
+        then = time.time() - age_s
+        os.utime(tmp_path / name, (then, then))
+    with scratch_folder("place") as folder:
+        assert folder.parent == tmp_path
+        assert {each.name for each in tmp_path.iterdir()} == {"place-running", "proof-killed", folder.name}
+    assert {each.name for each in tmp_path.iterdir()} == {"place-running", "proof-killed"}
 
 
 @pytest.mark.parametrize("target", [pytest.param(t, marks=pytest.mark.full) if t in SLOW else t for t in Target])

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import tempfile
 from enum import StrEnum
 from pathlib import Path
 
 from amaranth.back import rtlil
 from amaranth.hdl import Elaboratable
 
-from topsieve_rtl.tools import build_folder, executable, run_tool
+from topsieve_rtl.tools import executable, run_tool, scratch_folder
 
 
 class Mode(StrEnum):
@@ -67,8 +65,7 @@ def prove(design: Elaboratable, depth: int, mode: Mode = Mode.PROVE) -> None:
     for option, tool in (("yosys", "yosys"), ("smtbmc", "yosys-smtbmc"), ("witness", "yosys-witness")):
         command += [f"--{option}", executable(f"yowasp-{tool}")]
     # The tools are sandboxed and see their working folder only.
-    folder = Path(tempfile.mkdtemp(prefix="proof-", dir=build_folder()))
-    try:
+    with scratch_folder("proof") as folder:
         (folder / "top.il").write_text(rtlil.convert(design, ports=[]))
         (folder / "proof.sby").write_text(_TASK.format(mode=mode.value, depth=depth))
         done = run_tool(
@@ -77,10 +74,8 @@ def prove(design: Elaboratable, depth: int, mode: Mode = Mode.PROVE) -> None:
             environment={"PATH": f"{solver_folder}:{os.environ.get('PATH', '')}"},
             allowed_codes=range(256),
         )
-        if done.returncode:
-            raise ProofError(_findings(done.stdout + done.stderr, mode))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    if done.returncode:
+        raise ProofError(_findings(done.stdout + done.stderr, mode))
 
 
 def _findings(output: str, mode: Mode) -> str:

