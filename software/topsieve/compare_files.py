@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from topsieve.compare import GPU_KEY, GPU_WORK_KEY, Outcome, method_folder
-from topsieve.gpu import from_plain, shapes_to_measure
+from topsieve.gpu import COLUMNS, from_plain, gpu_columns, shapes_to_measure
 from topsieve.results import json_text, write_rows, write_text
 from topsieve_kernels.bench.shapes import as_json
 from topsieve_sim.arch import AcceleratorConfig
@@ -30,13 +30,7 @@ SUMMARY_COLUMNS = (
     "selection_overlapped_cycles",
     "selection_dram_bytes",
     "selection_energy_pj",
-    "gpu_us",
-    "gpu_energy_uj",
-    "gpu_source",
-    "gpu_power_source",
-    "gpu_measured_share",
-    "accelerator_over_gpu_time",
-    "accelerator_over_gpu_energy",
+    *COLUMNS,
 )
 
 
@@ -118,20 +112,8 @@ def write_plots(outcome: Outcome, folder: Path) -> bool:
 
 def _summary_row(result: Mapping[str, Any], columns: Sequence[str]) -> Sequence[object]:
     selection = {f"selection_{name}": value for name, value in result["hardware"]["selection"].items()}
-    known = {**result["fidelity"], **result, **result["hardware"], **selection, **_gpu_columns(result[GPU_KEY])}
+    known = {**result["fidelity"], **result, **result["hardware"], **selection, **gpu_columns(result[GPU_KEY])}
     return [known[column] for column in columns]
-
-
-def _gpu_columns(gpu: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "gpu_us": gpu["time_us"],
-        "gpu_energy_uj": gpu["energy_uj"],
-        "gpu_source": gpu["source"],
-        "gpu_power_source": gpu["power_source"],
-        "gpu_measured_share": gpu["measured_share"],
-        "accelerator_over_gpu_time": gpu["accelerator_over_gpu_time"],
-        "accelerator_over_gpu_energy": gpu["accelerator_over_gpu_energy"],
-    }
 
 
 def _gpu_rows(outcome: Outcome, result: Mapping[str, Any]) -> Iterator[Sequence[object]]:

@@ -17,6 +17,7 @@ from topsieve.exploration.spec import SweepSpec
 from topsieve.exploration.store import Store
 from topsieve.exploration.sweep import run_sweep
 from topsieve.exploration.sweep_files import write_results
+from topsieve.gpu import COLUMNS, gpu_cost, gpu_work, load_gpu
 from topsieve.plots import PALETTE
 from topsieve.report_page import SCRIPTS, comparison_page, page_html, read_sweep, run_page, sweep_page, write_page
 from topsieve.report_page.columns import heading
@@ -86,11 +87,18 @@ def compared(reports) -> str:
         {"name": "cosine", "title": "cosine", "label": "mean cosine"},
         {"name": "perplexity", "title": "perplexity", "label": "of the next byte", "lower": True},
     ]
+    gpu = load_gpu("h100-sxm")
+    traces = {HOSTILE: bert_trace(Encoder(3, 4), 40), "pruned": pruned_bert_trace(Encoder(3, 4), 40)}
     results = [
-        {"method": name, "metrics": metrics, "fidelity": {"cosine": 1.0 - place / 10, "perplexity": 3.0 + place}}
-        for place, name in enumerate(reports)
+        {
+            "method": name,
+            "metrics": metrics,
+            "fidelity": {"cosine": 1.0 - place / 10, "perplexity": 3.0 + place},
+            "gpu": gpu_cost(gpu_work(traces[name]), gpu).summary(report.latency_us, report.energy_total_pj),
+        }
+        for place, (name, report) in enumerate(reports.items())
     ]
-    return page_html(comparison_page(reports, results, {"h2o": "acts on the cache"}))
+    return page_html(comparison_page(reports, results, {"h2o": "acts on the cache"}, gpu.platform.title))
 
 
 @pytest.fixture(scope="module")
@@ -184,12 +192,27 @@ def test_the_page_holds_the_numbers_of_the_reports(compared, reports) -> None:
     assert data["style"]["palette"] == list(PALETTE)
 
 
+def test_a_gpu_stands_beside_the_accelerator(compared, reports) -> None:
+    table = Page(compared).data["points"]["table"]
+    assert ["GPU beside it", "NVIDIA H100 SXM", ""] in Page(compared).data["summary"]
+    assert set(COLUMNS) <= {entry["key"] for entry in table["columns"]}
+    assert column(table, "gpu_source") == ["roofline"] * 2
+    for method, report in reports.items():
+        row = column(table, "method").index(method)
+        ratio = report.latency_us / column(table, "gpu_us")[row]
+        assert column(table, "accelerator_over_gpu_time")[row] == pytest.approx(ratio)
+    alone = comparison_page(reports, [{"method": name, "fidelity": {}} for name in reports], {})
+    keys = {entry["key"] for entry in alone["points"]["table"]["columns"]}
+    assert not keys & set(COLUMNS)
+    assert all(name != "GPU beside it" for name, *_ in alone["summary"])
+
+
 def test_headings_carry_units(compared) -> None:
     data = Page(compared).data
     tables = [data["points"]["table"], *(table for run in data["runs"] for table in run["tables"])]
     for table in tables:
         for entry in table["columns"]:
-            ending = re.search(r"_(cycles|us|pj|w|mm2|um2|bytes|flops|tflops)$", entry["key"])
+            ending = re.search(r"_(cycles|us|uj|pj|w|mm2|um2|bytes|flops|tflops)$", entry["key"])
             assert bool(entry["unit"]) or not ending, entry
             assert heading(entry["key"])[1] == entry["unit"]
 

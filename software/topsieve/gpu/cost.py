@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -131,6 +131,23 @@ class GpuCost:
             "accelerator_over_gpu_time": _ratio(latency_us, self.time_us),
             "accelerator_over_gpu_energy": None if energy is None else _ratio(energy_pj * 1e-6, energy),
         }
+
+
+# Columns of tables, by the names that they have in a `GpuCost.summary`.
+COLUMNS = {
+    "gpu_us": "time_us",
+    "gpu_energy_uj": "energy_uj",
+    "gpu_source": "source",
+    "gpu_power_source": "power_source",
+    "gpu_measured_share": "measured_share",
+    "accelerator_over_gpu_time": "accelerator_over_gpu_time",
+    "accelerator_over_gpu_energy": "accelerator_over_gpu_energy",
+}
+
+
+def gpu_columns(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A `GpuCost.summary` as columns of a table of methods."""
+    return {column: summary[name] for column, name in COLUMNS.items()}
 
 
 def gpu_cost(work: Sequence[Counted], gpu: Gpu) -> GpuCost:

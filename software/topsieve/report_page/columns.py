@@ -17,6 +17,7 @@ UNITS = (
     ("_mm2", "mm²"),
     ("_um2", "µm²"),
     ("_us", "µs"),
+    ("_uj", "µJ"),
     ("_pj", "pJ"),
     ("_w", "W"),
 )
@@ -30,6 +31,13 @@ NAMES = {
     "lsb_rows": ("rows with LSBs", "rows"),
     "attention_flops_dense": ("attention if nothing were left out", "FLOP"),
     "query_rows": ("query rows", "rows"),
+    "gpu_us": ("GPU time", "µs"),
+    "gpu_energy_uj": ("GPU energy", "µJ"),
+    "gpu_source": ("GPU time is", ""),
+    "gpu_power_source": ("GPU power is", ""),
+    "gpu_measured_share": ("GPU calls measured", ""),
+    "accelerator_over_gpu_time": ("time over the GPU's", ""),
+    "accelerator_over_gpu_energy": ("energy over the GPU's", ""),
 }
 # Of these less is better.
 COSTS = frozenset(

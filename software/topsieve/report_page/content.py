@@ -7,11 +7,13 @@ from typing import Any
 
 from topsieve.explain import ACTIVITIES, BUSY, BUSY_SHADES, UNKNOWN, Point, layer_points, peaks, run_point
 from topsieve.exploration.pareto import pareto_front
+from topsieve.gpu import gpu_columns
 from topsieve.plots import MARKERS, PALETTE
 from topsieve.report_page.columns import HIGHER, LOWER, Column, column, heading, table
 from topsieve_sim.report import Report, Stall, Unit, csv_tables
 
 UM2_PER_MM2 = 1e6
+GPU_ROOFLINE = "a lower bound of its time: ratios to it are at most what is shown"
 # Tables of a run that the page shows, with their captions; its timeline is drawn.
 RUN_TABLES = {
     "units": "Every cycle of every unit",
@@ -36,7 +38,7 @@ def run_page(name: str, report: Report) -> dict[str, Any]:
 
 
 def comparison_page(
-    reports: Mapping[str, Report], results: Sequence[Mapping[str, Any]], refused: Mapping[str, str]
+    reports: Mapping[str, Report], results: Sequence[Mapping[str, Any]], refused: Mapping[str, str], gpu: str = ""
 ) -> dict[str, Any]:
     """The page of a comparison.
 
@@ -45,6 +47,7 @@ def comparison_page(
     reports : by method.
     results : of `comparison.json`, in the order of `reports`.
     refused : method to the reason why it did not run.
+    gpu : what the accelerator stands beside, where the results say what the same work costs there.
     """
     first = next(iter(reports.values()))
     columns, rows = _methods(reports, results)
@@ -61,6 +64,7 @@ def comparison_page(
             ["seed", first.seed, ""],
             ["methods that ran", len(reports), ""],
             ["methods refused", len(refused), ""],
+            *([["GPU beside it", gpu, ""], ["roofline of the GPU", GPU_ROOFLINE, ""]] if gpu else []),
         ],
         "points": {
             "table": {
@@ -112,6 +116,8 @@ def _methods(
     measured = [_hardware(report) for report in reports.values()]
     metrics = results[0].get("metrics", []) if results else []
     columns = [column("method", list(reports))]
+    beside = [gpu_columns(result["gpu"]) if "gpu" in result else {} for result in results]
+    measured = [hardware | gpu for hardware, gpu in zip(measured, beside, strict=True)]
     columns += [column(key, [row[key] for row in measured]) for key in measured[0]]
     for metric in metrics:
         better = LOWER if metric.get("lower") else HIGHER

@@ -51,11 +51,11 @@ def _reports(arguments: argparse.Namespace) -> int:
     from topsieve.results import made_folder
 
     reports = read_run(arguments.run)
-    results, refused = _comparison(arguments.run)
+    results, refused, gpu = _comparison(arguments.run)
     folder = arguments.run if arguments.run.is_dir() else arguments.run.parent
     out = made_folder(arguments.out or folder / "report")
     rows = _rows(arguments, next(iter(reports.values())), out) if arguments.rows else []
-    page = comparison_page(reports, results, refused) if results else run_page(*next(iter(reports.items())))
+    page = comparison_page(reports, results, refused, gpu) if results else run_page(*next(iter(reports.items())))
     write_page(page, out / PAGE)
     written = [PAGE, *_pictures(reports, results, out), *rows]
     if arguments.json:
@@ -113,20 +113,21 @@ def read_run(run: Path) -> dict[str, Report]:
     return {method: load_report(method_folder(run, method) / REPORT_FILE) for method in methods}
 
 
-def _comparison(run: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """The results of a comparison with the methods that it refused; nothing of what is none.
+def _comparison(run: Path) -> tuple[list[dict[str, Any]], dict[str, str], str]:
+    """The results of a comparison, the methods that it refused, and the GPU beside it; nothing of what is none.
 
     Raises
     ------
     InputError
         the file is not what `topsieve compare` writes.
     """
-    from topsieve.compare import REFUSED_KEY, REPORT_FILE
+    from topsieve.compare import GPU_KEY, REFUSED_KEY, REPORT_FILE
+    from topsieve.gpu import gpu_columns
     from topsieve_sim.errors import InputError
 
     path = run / COMPARISON
     if not path.exists() or (run / REPORT_FILE).exists():
-        return [], {}
+        return [], {}, ""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         results = content["results"]
@@ -136,7 +137,10 @@ def _comparison(run: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
                 float(result["fidelity"][metric["name"]]), str(metric["title"]), str(metric["label"])
         if not [result["method"] for result in results]:
             raise ValueError("no method")
-        return results, content.get(REFUSED_KEY, {})
+        gpu = content.get("inputs", {}).get(GPU_KEY, {}).get("title", "")
+        if gpu:
+            [gpu_columns(result[GPU_KEY]) for result in results]
+        return results, content.get(REFUSED_KEY, {}), str(gpu)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError("not a comparison", source=str(path)) from error
 
