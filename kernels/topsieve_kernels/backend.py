@@ -27,6 +27,7 @@ except ImportError:
 Backend = Literal["auto", "torch", "triton"]
 LOG2_E = 1.4426950408889634
 SPLIT_TARGET_MULTIPROCESSORS = 132
+MAXIMUM_HEAD_DIM = 256
 MAXIMUM_FLOAT32_HEAD_DIM = 128
 
 

@@ -13,7 +13,18 @@ from dataclasses import dataclass
 
 import torch
 
-from topsieve_kernels.backend import LOG2_E, Backend, ceil_div, choose, jit, next_power_of_2, require, rows_last, tl
+from topsieve_kernels.backend import (
+    LOG2_E,
+    MAXIMUM_HEAD_DIM,
+    Backend,
+    ceil_div,
+    choose,
+    jit,
+    next_power_of_2,
+    require,
+    rows_last,
+    tl,
+)
 from topsieve_kernels.gather import check_rows, gather_rows_reference
 from topsieve_kernels.split_combine import combine, split_count
 
@@ -227,7 +238,7 @@ def _check(
         query.ndim == 3 and query.is_floating_point(), "query", (tuple(query.shape), query.dtype), "floating [B, Hq, D]"
     )
     batch, query_heads, head_dim = query.shape
-    require(0 < head_dim <= 256, "head_dim", head_dim, "1 to 256")
+    require(0 < head_dim <= MAXIMUM_HEAD_DIM, "head_dim", head_dim, f"1 to {MAXIMUM_HEAD_DIM}")
     require(
         key.ndim == 4
         and key.shape[0] == batch

@@ -23,7 +23,7 @@ import torch
 from topsieve_kernels.attention_forward import triton_forward, vendor_forward, vendor_name
 from topsieve_kernels.attention_one_pass import fits_one_pass, one_pass
 from topsieve_kernels.attention_score_sum import score_sum
-from topsieve_kernels.backend import Backend, choose, require
+from topsieve_kernels.backend import MAXIMUM_HEAD_DIM, Backend, choose, require
 
 Passes = Literal["auto", "one", "two", "two_vendor", "two_triton"]
 REFERENCE_ROWS = 1024
@@ -175,7 +175,7 @@ def _check(
     require(
         query.dtype == key.dtype == value.dtype, "dtype", (query.dtype, key.dtype, value.dtype), "one for all three"
     )
-    require(0 < head_dim <= 256, "head_dim", head_dim, "1 to 256")
+    require(0 < head_dim <= MAXIMUM_HEAD_DIM, "head_dim", head_dim, f"1 to {MAXIMUM_HEAD_DIM}")
     require(
         min(query.shape) > 0 and min(key.shape) > 0, "shape", (tuple(query.shape), tuple(key.shape)), "no empty axis"
     )

@@ -19,7 +19,17 @@ from dataclasses import dataclass
 
 import torch
 
-from topsieve_kernels.backend import LOG2_E, Backend, ceil_div, choose, jit, next_power_of_2, require, tl
+from topsieve_kernels.backend import (
+    LOG2_E,
+    MAXIMUM_HEAD_DIM,
+    Backend,
+    ceil_div,
+    choose,
+    jit,
+    next_power_of_2,
+    require,
+    tl,
+)
 from topsieve_kernels.nibble_planes import NibblePlanes, unpack_planes
 from topsieve_kernels.split_combine import combine, split_count
 
@@ -363,7 +373,8 @@ def _check(
         query.ndim == 3 and query.dtype == torch.int8, "query", (tuple(query.shape), query.dtype), "int8 [B, Hq, D]"
     )
     batch, query_heads, head_dim = query.shape
-    require(head_dim % 2 == 0 and 0 < head_dim <= 256, "head_dim", head_dim, "an even number up to 256")
+    even = head_dim % 2 == 0 and 0 < head_dim <= MAXIMUM_HEAD_DIM
+    require(even, "head_dim", head_dim, f"an even number up to {MAXIMUM_HEAD_DIM}")
     require(
         tuple(query_step.shape) == (batch, query_heads),
         "query_step",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topsieve.gpu import Gpu, GpuCost, from_plain, gpu_cost, load_gpu
+from topsieve.gpu import GPU_KEY, Gpu, GpuCost, from_plain, gpu_cost, load_gpu
 from topsieve.methods import build, describe, method_names
 from topsieve.results import code_digest, json_text, made_folder, versions, write_text
 from topsieve.subjects.registry import open_subject
@@ -39,8 +39,6 @@ TIMES_FILE = "times.json"
 DIGEST_KEY = "inputs_digest"
 # In a method's result file: the kernel calls of a GPU, from which a later run prices any GPU.
 GPU_WORK_KEY = "gpu_work"
-# In a comparison's results: a method on the GPU.
-GPU_KEY = "gpu"
 # In a method's result file, alone with its name: why it does not run on the model.
 REFUSED_KEY = "refused"
 # In a list of methods: every method there is.

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from topsieve.compare import GPU_KEY, GPU_WORK_KEY, Outcome, method_folder
-from topsieve.gpu import COLUMNS, from_plain, gpu_columns, shapes_to_measure
+from topsieve.compare import GPU_WORK_KEY, Outcome, method_folder
+from topsieve.gpu import COLUMNS, GPU_KEY, from_plain, gpu_columns, shapes_to_measure
 from topsieve.results import json_text, write_rows, write_text
 from topsieve_kernels.bench.shapes import as_json
 from topsieve_sim.arch import AcceleratorConfig

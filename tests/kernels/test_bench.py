@@ -24,7 +24,7 @@ from topsieve_kernels.bench.report import (
     file_name,
     measure,
     measure_all,
-    measured_shapes,
+    still_to_measure,
     table,
     write,
 )
@@ -256,13 +256,18 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path):
         write(document(rows, failed, CEILINGS, device, "float32", {}, {}), path)
         found = earlier_run(path, device, "float32")
         jsonschema.validate(found, SCHEMA)
-        seen.append((measured_shapes(found), len(found["failed"])))
+        kept, kept_failed, todo = still_to_measure(found, shapes)
+        seen.append((len(kept), len(kept_failed), todo))
 
     measure_all(shapes, "cpu", torch.float32, CEILINGS, wall_clock, dict, keep=keep)
-    assert seen == [({SMALL[5]}, 0), ({SMALL[5]}, 1), ({SMALL[5], SMALL[7]}, 1)]
+    # What failed is tried again.
+    assert seen == [(1, 0, shapes[1:]), (1, 0, shapes[1:]), (2, 0, shapes[1:2])]
     result = earlier_run(path, device, "float32")
     result["rows"][0]["passed"] = False
-    assert measured_shapes(result) == {SMALL[7]}
+    assert still_to_measure(result, shapes)[2] == shapes[:2]
+    # What is not asked for stays, failures and all; asked for again, it is measured again.
+    assert still_to_measure(result, shapes[2:]) == (result["rows"], result["failed"], ())
+    assert still_to_measure(result, shapes[2:], again=True) == (result["rows"][:1], result["failed"], shapes[2:])
     assert earlier_run(path, "another device", "float32") is None
     assert earlier_run(path, device, "bfloat16") is None
     assert earlier_run(tmp_path / "absent.json", device, "float32") is None
@@ -270,6 +275,9 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path):
     assert earlier_run(path, device, "float32") is None
     path.write_text("{")
     assert earlier_run(path, device, "float32") is None
+    write({name: value for name, value in result.items() if name != "rows"}, path)
+    with pytest.raises(ValueError, match=r"bench\.json: not a whole measurement \(KeyError\('rows'\)\); remove it"):
+        earlier_run(path, device, "float32")
 
 
 @pytest.mark.parametrize("causal", [False, True])

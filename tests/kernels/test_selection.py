@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topsieve_kernels import selection
-from topsieve_kernels.backend import HAS_TRITON
 from topsieve_kernels.selection import select_long, topk_select, topk_select_reference
 from topsieve_kernels.selection_filtered import CAPACITIES, FilterPlan, plan_filter, plan_for, select_filtered
 from topsieve_sim.golden.topk import top_k
@@ -127,11 +126,10 @@ def small_filters(draw):
     return scores, k, FilterPlan(sample, rank, capacity, draw(st.integers(1, 4)), chunk)
 
 
+@pytest.mark.usefixtures("interpreter")
 @given(small_filters())
 @settings(max_examples=50, deadline=None)
 def test_any_filter_selects_exactly(case):
-    if not HAS_TRITON:
-        pytest.skip("Triton is not installed")
     scores, k, plan = case
     indices = torch.empty((scores.shape[0], k), dtype=torch.int32)
     threshold = torch.empty(scores.shape[0])

@@ -18,7 +18,7 @@ from topsieve_kernels.bench.report import (
     earlier_run,
     file_name,
     measure_all,
-    measured_shapes,
+    still_to_measure,
     table,
     write,
 )
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--shapes", type=Path, metavar="FILE.json", help="these too, e.g. the gpu_shapes.json of topsieve compare"
     )
     parser.add_argument("--dtype", choices=("float16", "bfloat16"), default="bfloat16")
-    parser.add_argument("--again", action="store_true", help="measure what today's file already holds, too")
+    parser.add_argument("--again", action="store_true", help="measure shapes that today's file already holds, too")
     options = parser.parse_args(arguments)
     try:
         shapes = tuple(dict.fromkeys((*FULL, *(read_shapes(options.shapes) if options.shapes else ()))))
@@ -70,19 +70,22 @@ def main(arguments: list[str] | None = None) -> int:
         shapes = tuple(shape for shape in shapes if shape.kernel == options.kernel)
     dtype, device = getattr(torch, options.dtype), torch.cuda.get_device_name()
     path = options.out / file_name(device) if options.out.is_dir() else options.out
-    earlier = None if options.again else earlier_run(path, device, options.dtype)
+    try:
+        earlier = earlier_run(path, device, options.dtype)
+    except ValueError as error:
+        print(f"gpu-bench: {error}", file=sys.stderr)
+        return 2
     kept: list[dict[str, Any]] = []
+    kept_failed: list[dict[str, str]] = []
     if earlier is None:
         before, ceilings = clock_state(), measured_ceilings(dtype)
     else:
         before, ceilings = earlier["clock_before"], Ceilings(**earlier["ceilings"])
-        kept = [row for row in earlier["rows"] if row["passed"]]
-        done = measured_shapes(earlier)
-        shapes = tuple(shape for shape in shapes if shape not in done)
+        kept, kept_failed, shapes = still_to_measure(earlier, shapes, options.again)
         _say(f"{path}: {len(kept)} shapes measured before, {len(shapes)} to go")
 
     def result(rows: list[dict[str, Any]], failed: list[dict[str, str]]) -> dict[str, Any]:
-        return document(kept + rows, failed, ceilings, device, options.dtype, before, clock_state())
+        return document(kept + rows, kept_failed + failed, ceilings, device, options.dtype, before, clock_state())
 
     rows, failed = measure_all(
         shapes, "cuda", dtype, ceilings, gpu_timer, clock_state, _say, lambda *found: write(result(*found), path)
@@ -90,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     whole = result(rows, failed)
     write(whole, path)
     print(table(whole))
-    return 1 if failed or not all(row["passed"] for row in whole["rows"]) else 0
+    return 1 if whole["failed"] or not all(row["passed"] for row in whole["rows"]) else 0
 
 
 if __name__ == "__main__":

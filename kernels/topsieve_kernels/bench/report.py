@@ -204,19 +204,46 @@ def document(
 
 
 def earlier_run(path: Path, device: str, dtype: str) -> dict[str, Any] | None:
-    """The document at `path` where it can be gone on with: this machine, these versions and this dtype, today."""
+    """The document at `path` where it can be gone on with: this machine, these versions and this dtype, today.
+
+    Raises
+    ------
+    ValueError
+        one line that names the file: it is of this run, and not what a run writes.
+    """
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
+    if not isinstance(found, dict):
+        return None
     wanted = {"schema_version": SCHEMA_VERSION, "date": _today(), "dtype": dtype, "machine": _machine(device)}
-    same = isinstance(found, dict) and all(found.get(name) == value for name, value in wanted.items())
-    return found if same else None
+    if any(found.get(name) != value for name, value in wanted.items()):
+        return None
+    try:
+        still_to_measure(found, ())
+        Ceilings(**found["ceilings"]), found["clock_before"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not a whole measurement ({error!r}); remove it to measure anew") from error
+    return found
 
 
-def measured_shapes(result: dict[str, Any]) -> set[Shape]:
-    """The shapes of a document whose rows passed their check."""
-    return {shape_of(row["kernel"], row["dimensions"]) for row in result["rows"] if row["passed"]}
+def still_to_measure(
+    earlier: dict[str, Any], shapes: Iterable[Shape], again: bool = False
+) -> tuple[list[dict[str, Any]], list[dict[str, str]], tuple[Shape, ...]]:
+    """Rows and failures of a document that stay, and which of `shapes` are to be measured: those without a row that passed.
+
+    With `again` it is all of them. What was not asked for stays as it is.
+    """
+    asked = tuple(shapes)
+    passed = {shape_of(row["kernel"], row["dimensions"]) for row in earlier["rows"] if row["passed"]}
+    todo = tuple(shape for shape in asked if again or shape not in passed)
+    names = {(shape.kernel, str(shape)) for shape in todo}
+    rows, failed = (
+        [entry for entry in earlier[part] if (entry["kernel"], entry["shape"]) not in names]
+        for part in ("rows", "failed")
+    )
+    return rows, failed, todo
 
 
 def _today() -> str:

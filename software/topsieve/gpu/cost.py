@@ -133,6 +133,8 @@ class GpuCost:
         }
 
 
+# In a comparison's results: a method on the GPU, as `GpuCost.summary` says it.
+GPU_KEY = "gpu"
 # Columns of tables, by the names that they have in a `GpuCost.summary`.
 COLUMNS = {
     "gpu_us": "time_us",

@@ -14,9 +14,6 @@ from torch import Tensor
 from topsieve.kernel_choice import uses_kernels
 from topsieve.reduction.roles import AttentionPolicy
 
-MAXIMUM_HEAD_DIM = 256
-MAXIMUM_FLOAT32_HEAD_DIM = 128
-
 
 @dataclass(frozen=True)
 class Summed:
@@ -30,9 +27,13 @@ class Summed:
 def takes(query: Tensor, key: Tensor, value: Tensor, policy: AttentionPolicy) -> bool:
     """Whether the kernels do this attention: plain softmax of operands as they are, every value, heads not too wide."""
     plain = policy.bits is None and policy.value_keep >= 1 and not policy.size_bias and not policy.softmax_one
-    widest = MAXIMUM_FLOAT32_HEAD_DIM if query.dtype == torch.float32 else MAXIMUM_HEAD_DIM
-    same = query.dtype == key.dtype == value.dtype and value.shape[-1] == query.shape[-1] <= widest
-    return plain and same and min(query.shape) > 0 and min(key.shape) > 0 and uses_kernels(query, key, value)
+    same = query.dtype == key.dtype == value.dtype and value.shape[-1] == query.shape[-1]
+    if not (plain and same and min(query.shape) > 0 and min(key.shape) > 0 and uses_kernels(query, key, value)):
+        return False
+    # Not before a kernel is wanted: the import of Triton takes up to a second.
+    from topsieve_kernels.backend import MAXIMUM_FLOAT32_HEAD_DIM, MAXIMUM_HEAD_DIM
+
+    return query.shape[-1] <= (MAXIMUM_FLOAT32_HEAD_DIM if query.dtype == torch.float32 else MAXIMUM_HEAD_DIM)
 
 
 def summed_attention(

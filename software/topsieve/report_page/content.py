@@ -7,7 +7,7 @@ from typing import Any
 
 from topsieve.explain import ACTIVITIES, BUSY, BUSY_SHADES, UNKNOWN, Point, layer_points, peaks, run_point
 from topsieve.exploration.pareto import pareto_front
-from topsieve.gpu import gpu_columns
+from topsieve.gpu import GPU_KEY, gpu_columns
 from topsieve.plots import MARKERS, PALETTE
 from topsieve.report_page.columns import HIGHER, LOWER, Column, column, heading, table
 from topsieve_sim.report import Report, Stall, Unit, csv_tables
@@ -116,7 +116,8 @@ def _methods(
     measured = [_hardware(report) for report in reports.values()]
     metrics = results[0].get("metrics", []) if results else []
     columns = [column("method", list(reports))]
-    beside = [gpu_columns(result["gpu"]) if "gpu" in result else {} for result in results]
+    told = all(GPU_KEY in result for result in results)
+    beside = [gpu_columns(result[GPU_KEY]) if told else {} for result in results]
     measured = [hardware | gpu for hardware, gpu in zip(measured, beside, strict=True)]
     columns += [column(key, [row[key] for row in measured]) for key in measured[0]]
     for metric in metrics:

@@ -161,7 +161,7 @@ def print_tables(outcome: Outcome) -> None:
 def _print_gpu(outcome: Outcome) -> None:
     """The same operations on the GPU, side by side."""
     from topsieve.cli.show import percent, print_table
-    from topsieve.compare import GPU_KEY
+    from topsieve.gpu import GPU_KEY
 
     measurement = outcome.gpu.measurement
     basis = f"measured on {measurement.document.date}" if measurement else "nothing measured: a bound of its data sheet"

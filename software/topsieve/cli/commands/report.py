@@ -121,8 +121,8 @@ def _comparison(run: Path) -> tuple[list[dict[str, Any]], dict[str, str], str]:
     InputError
         the file is not what `topsieve compare` writes.
     """
-    from topsieve.compare import GPU_KEY, REFUSED_KEY, REPORT_FILE
-    from topsieve.gpu import gpu_columns
+    from topsieve.compare import REFUSED_KEY, REPORT_FILE
+    from topsieve.gpu import GPU_KEY, gpu_columns
     from topsieve_sim.errors import InputError
 
     path = run / COMPARISON
@@ -135,11 +135,11 @@ def _comparison(run: Path) -> tuple[list[dict[str, Any]], dict[str, str], str]:
             for metric in result.get("metrics", ()):
                 # Each measure has its number; what is missing would otherwise be found halfway through the page.
                 float(result["fidelity"][metric["name"]]), str(metric["title"]), str(metric["label"])
+            if GPU_KEY in result:
+                gpu_columns(result[GPU_KEY])
         if not [result["method"] for result in results]:
             raise ValueError("no method")
         gpu = content.get("inputs", {}).get(GPU_KEY, {}).get("title", "")
-        if gpu:
-            [gpu_columns(result[GPU_KEY]) for result in results]
         return results, content.get(REFUSED_KEY, {}), str(gpu)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError("not a comparison", source=str(path)) from error
