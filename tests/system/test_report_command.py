@@ -172,6 +172,11 @@ def test_bad_input_is_one_line(run, comparison, sweep, traces, tmp_path, capsys)
     shutil.copytree(comparison, broken)
     (broken / "methods" / "dense" / "report.json").unlink()
     refused(broken, says=("cannot read", "dense"))
+    content = json.loads((broken / "comparison.json").read_text())
+    # A GPU's cost without its columns.
+    content["results"][-1]["gpu"] = {"time_us": 1.0}
+    (broken / "comparison.json").write_text(json.dumps(content))
+    refused(broken, says=("not a comparison",))
     (broken / "comparison.json").write_text("[]")
     refused(broken, says=("not a comparison",))
     refused(sweep, "--rows", traces / "dense.npz", says=("a sweep has no rows",))
